@@ -1,0 +1,121 @@
+"""`llmtab.yaml`: the user's hosts, profiles, prices and time zone, read once and checked whole.
+
+Knows the file and turns its short forms into ordinary profiles and prices. Must not know flows, the wire, or how
+profiles and prices are used. What was read is kept by content: a start with an unchanged file needs no pydantic.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, tzinfo
+from pathlib import Path
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from llmtab import caching, documents
+from llmtab.documents import ConfigError
+from llmtab.hosts import expand, slug
+from llmtab.profiles import ORIGIN, read_folder
+
+__all__ = ["Config", "ConfigError", "load"]
+
+VERSION: Final = "config-1"
+_CODE: Final = (
+    "config.py",
+    "config_schema.py",
+    "gravitee.py",
+    "hosts.py",
+    "profiles/models.py",
+    "profiles/refs.py",
+    "usage.py",
+)
+"""What decides how the file is understood: part of the cache's key, so that a new version never believes an old one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the file said.
+
+    `profile_specs`: validated profiles, later ones win. `pricing`: price overrides in the form of a price file (None:
+    none), handed to `PriceBook.load(overrides=..., overrides_path=path)`. `timezone`: where a day begins.
+    """
+
+    path: Path | None = None
+    profile_specs: tuple[Mapping[str, Any], ...] = ()
+    pricing: Any = None
+    timezone: tzinfo = UTC
+
+
+def load(path: Path | None) -> Config:
+    """The configuration of a file; None is no file. Raises ConfigError with file, line, key and what was expected."""
+    if path is None:
+        return Config()
+    room = Path(__file__).parent
+    try:
+        found = caching.cached([path, *(room / name for name in _CODE)], VERSION, lambda: _read(path))
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror or error}", file=str(path)) from None
+    specs: list[Mapping[str, Any]] = []
+    for loc, spec in found["profiles"]:
+        specs += _folder(path, loc, spec) if isinstance(spec, str) else [{**spec, ORIGIN: (str(path), *loc)}]
+    zone = found["timezone"]
+    return Config(path, tuple(specs), found["pricing"], UTC if zone == "UTC" else ZoneInfo(zone))
+
+
+def _folder(path: Path, loc: list[str | int], text: str) -> list[dict[str, Any]]:
+    """The profiles of a folder or file that is named in the configuration, relative to it."""
+    folder = path.parent / Path(text).expanduser()
+    if not folder.exists():
+        raise documents.fail(path, loc, f"{text!r}, expected a folder of profiles or one profile's file")
+    return read_folder(folder)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The file, checked, as plain values: profiles with where they stand, prices, and the zone's name."""
+    from llmtab.config_schema import File
+
+    data = documents.load(path, cache=False)
+    if data is not None and not isinstance(data, dict):
+        raise documents.fail(path, (), f"expected a mapping of {', '.join(File.model_fields)}")
+    file = documents.check(File, data or {}, path)
+    profiles: list[tuple[list[str | int], Any]] = [
+        (["profiles", number], profile if isinstance(profile, str) else _plain(profile))
+        for number, profile in enumerate(file.profiles)
+    ]
+    prices: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    for host, entry in file.hosts.items():
+        if (other := names.setdefault(slug(host), host)) != host:
+            raise documents.fail(path, ("hosts", host), f"cannot be told from {other!r}, expected one of them")
+        specs, price = _expand(host, entry)
+        profiles += [(["hosts", host], spec) for spec in specs]
+        prices |= price
+    return {"profiles": profiles, "pricing": _with_prices(data, prices, path), "timezone": file.timezone}
+
+
+def _expand(host: str, entry: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    if entry.gravitee is None:
+        return [expand(host, _plain(entry))], {}
+    from llmtab import gravitee
+
+    specs, price = gravitee.expand(host, entry.gravitee, _plain(entry))
+    return specs, price or {}
+
+
+def _plain(model: Any) -> dict[str, Any]:
+    found: dict[str, Any] = model.model_dump(by_alias=True, exclude_unset=True, mode="json")
+    return found
+
+
+def _with_prices(data: Any, prices: Mapping[str, Any], path: Path) -> Any:
+    """The `pricing:` part as it was written, with the prices of Gravitee's entries beside it."""
+    said = (data or {}).get("pricing")
+    if not prices:
+        return said
+    providers = (said or {}).get("providers") or {}
+    if not isinstance(providers, dict):
+        raise documents.fail(path, ("pricing", "providers"), "expected a mapping of providers")
+    for name in prices:
+        if name in providers:
+            message = "this host's gravitee entry has prices as well, expected one of them"
+            raise documents.fail(path, ("pricing", "providers", name), message)
+    return {**(said or {}), "providers": {**providers, **prices}}

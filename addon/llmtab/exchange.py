@@ -1,0 +1,293 @@
+"""One call being observed: `feed(chunk)` while it passes, `close(how)` once, and the ledger's lines come out.
+
+Knows how bytes become events (through `wire`), which dialect reads them, and how what was read becomes a line. Must not know
+mitmproxy, files or clocks: times and ids are handed in.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from llmtab.events import BIG, ends_of, form_fields, parse
+from llmtab.extract import Fold, Reading
+from llmtab.profiles import Claim
+from llmtab.profiles.refs import Scope
+from llmtab.wire.decoding import DecodeError, decode_all, decoder
+from llmtab.wire.sniffing import sniff
+from llmtab.wire.scan import Selector, select
+
+type How = Literal["complete", "aborted", "broken"]
+
+TAP_LIMIT: Final = 1024 * 1024
+"""Raw bytes kept of one stream; nearly every stream ends below it, and one scan at the end is the cheapest way."""
+TAP_TOTAL: Final = 64 * 1024 * 1024
+"""Raw bytes kept of all open streams together; above it each goes on incrementally, in a few kilobytes."""
+HEAD, TAIL = 12, 3
+"""Events always parsed: the first bring model, id and the first text, the last the end."""
+STREAMS: Final = frozenset({"sse", "ndjson", "jsonarray", "eventstream"})
+"""Framings of many events; any other body is one event, however it was passed on."""
+
+
+class TapMemory:
+    """Raw bytes held by all open taps."""
+
+    __slots__ = ("used",)
+
+    def __init__(self) -> None:
+        self.used = 0
+
+
+@dataclass(slots=True)
+class Call:
+    """The request's side, as the shell saw it. `began`: epoch seconds. `headers`: lower-case names, only those wanted."""
+
+    id: str
+    host: str
+    method: str
+    path: str
+    began: float
+    headers: Mapping[str, str]
+    body: Callable[[], bytes | None]
+    query: Callable[[str], str | None]
+    labels: dict[str, str] = field(default_factory=dict)
+    client: dict[str, str] = field(default_factory=dict)
+    request_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Answer:
+    """The response's side. `status` is None where no response came; `head_at` is when its head came (epoch seconds)."""
+
+    status: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    head_at: float | None = None
+
+
+@dataclass(slots=True)
+class Observation:
+    """What is known of a call when it is over: everything the line is made from."""
+
+    call: Call
+    claim: Claim
+    answer: Answer
+    reading: Reading
+    how: How
+    ended_at: float
+    transport: str
+    streamed: bool
+    undecodable: str = ""
+    first_byte_at: float | None = None
+    first_token_at: float | None = None
+    response_bytes: int = 0
+    tap_error: bool = False
+
+
+class Exchange:
+    """One observed call. `feed` is the hot path: append and return; what it costs is measured by `scripts/bench`."""
+
+    __slots__ = (
+        "_chunks", "_counted", "_decoder", "_folds", "_hits", "_memory", "_selector", "_size", "_times",
+        "answer", "broken_tap", "call", "claim", "closed", "undecodable",
+    )  # fmt: skip
+
+    def __init__(self, call: Call, claim: Claim, memory: TapMemory) -> None:
+        self.call = call
+        self.claim = claim
+        self.answer = Answer()
+        self.closed = False
+        self.broken_tap = False
+        self.undecodable = ""
+        self._memory = memory
+        self._chunks: list[bytes] = []
+        self._times: list[float] = []
+        self._size = 0
+        self._counted = 0
+        self._selector: Selector | None = None
+        self._decoder: Any = None
+        self._folds: list[Fold] | None = None
+        self._hits = 0
+
+    @property
+    def tapped(self) -> bool:
+        """Whether body bytes came through `feed`."""
+        return self._size > 0
+
+    def feed(self, chunk: bytes, now: float) -> None:
+        """A piece of the response body as it is on the wire (still encoded), at `now` (epoch seconds)."""
+        self._size += len(chunk)
+        if self._selector is not None:
+            self._select(chunk)
+            return
+        self._chunks.append(chunk)
+        self._times.append(now)
+        self._counted += len(chunk)
+        memory = self._memory
+        memory.used += len(chunk)
+        if self._size > TAP_LIMIT or memory.used > TAP_TOTAL:
+            self._go_incremental()
+
+    def _go_incremental(self) -> None:
+        """From here on: a decoder, one partial frame, the counters; what was kept goes through them first."""
+        kept, self._chunks = self._chunks, []
+        self._memory.used -= self._counted
+        self._counted = 0
+        del self._times[64:]
+        try:
+            self._decoder = decoder(self.answer.headers.get("content-encoding", ""))
+        except DecodeError as error:
+            self.undecodable = str(error)
+        start = b"".join(kept[:64])[:4096] if not self.answer.headers.get("content-encoding") else b""
+        kind = sniff(self.answer.headers.get("content-type", ""), start)
+        self._selector = Selector(kind, self._keys(), HEAD, TAIL)
+        for chunk in kept:
+            self._select(chunk)
+
+    def _select(self, chunk: bytes) -> None:
+        if self.undecodable or self._selector is None:
+            return
+        try:
+            for piece in self._decoder.feed(chunk):
+                self._feed_events(self._selector.feed(piece))
+        except DecodeError as error:
+            self.undecodable = str(error)
+
+    def _feed_events(self, frames: Sequence[bytes]) -> None:
+        for frame in frames:
+            event = parse(frame)
+            if event is not None:
+                for fold in self._open_folds():
+                    fold.feed(event)
+
+    def _keys(self) -> list[str]:
+        return sorted({key for dialect in self.claim.binding.dialects for key in dialect.keys})
+
+    def _open_folds(self) -> list[Fold]:
+        if self._folds is None:
+            request = _request_reader(self.call)
+            self._folds = [
+                Fold(dialect, Scope(self.answer.headers, self.call.headers, request, self.claim.captures, self.call.query))
+                for dialect in self.claim.binding.dialects
+            ]
+        return self._folds
+
+    def needs_thread(self, body: bytes | None) -> bool:
+        """Whether `close` would have to parse more than the event loop should wait for."""
+        return body is not None and len(body) > BIG
+
+    def close(self, how: How, ended_at: float, body: bytes | None = None) -> Observation | None:
+        """The call is over; None if it was closed before. `body`: the whole encoded body where it was not fed.
+
+        Never raises for anything that came from the wire.
+        """
+        if self.closed:
+            return None
+        self.closed = True
+        seen = Observation(
+            self.call, self.claim, self.answer, Reading(self.claim.binding.dialects[0]), how, ended_at, "http", False,
+            response_bytes=self._size if self.tapped else len(body or b""), tap_error=self.broken_tap,
+        )  # fmt: skip
+        if self.tapped:
+            self._close_stream(seen)
+        elif body:
+            self._close_whole(seen, body)
+            seen.first_byte_at = self.answer.head_at
+        seen.reading = self._best()
+        seen.undecodable = self.undecodable
+        seen.streamed = seen.transport in STREAMS
+        if seen.transport == "json":
+            seen.transport = "http"
+        self._chunks, self._times = [], []
+        self._memory.used -= self._counted
+        self._counted = 0
+        return seen
+
+    def _best(self) -> Reading:
+        """The first dialect whose usage came, else the first."""
+        readings = [fold.reading() for fold in self._open_folds()]
+        return next((reading for reading in readings if reading.seen and reading.counters), readings[0])
+
+    def _close_whole(self, seen: Observation, body: bytes) -> None:
+        coding = self.answer.headers.get("content-encoding", "")
+        whole = decode_all([body], coding)
+        self.undecodable = whole.broken
+        seen.transport = kind = sniff(self.answer.headers.get("content-type", ""), whole.data[:4096])
+        if kind == "opaque":
+            return
+        if kind != "json":
+            self._feed_events([frame for _, frame in select(whole.data, kind, self._keys(), HEAD, TAIL)])
+            return
+        if len(whole.data) > BIG:
+            ends = ends_of(whole.data)
+            if ends is not None and self._ends_suffice(ends):
+                return
+        self._feed_json(whole.data)
+
+    def _feed_json(self, data: bytes) -> None:
+        event = parse(data)
+        if event is None:
+            self.undecodable = self.undecodable or ("json" if data.strip() else "")
+        else:
+            for fold in self._open_folds():
+                fold.feed(event)
+
+    def _ends_suffice(self, ends: dict[str, Any]) -> bool:
+        """Whether the members around the big array hold the usage; if not the body is parsed whole."""
+        for fold in self._open_folds():
+            fold.feed(ends)
+        if any(fold.seen for fold in self._open_folds()):
+            return True
+        self._folds = None
+        return False
+
+    def _close_stream(self, seen: Observation) -> None:
+        seen.first_byte_at = self._times[0] if self._times else None
+        media_type = self.answer.headers.get("content-type", "")
+        if self._selector is not None:
+            if self._decoder is not None and not self.undecodable:
+                try:
+                    for piece in self._decoder.close():
+                        self._feed_events(self._selector.feed(piece))
+                except DecodeError as error:
+                    self.undecodable = str(error)
+            self._feed_events(self._selector.close())
+            seen.transport = self._selector.kind
+            return
+        whole = decode_all(self._chunks, self.answer.headers.get("content-encoding", ""))
+        self.undecodable = whole.broken
+        seen.transport = kind = sniff(media_type, whole.data[:4096])
+        if kind == "opaque":
+            return
+        if kind == "json":
+            self._feed_json(whole.data)
+            return
+        frames = select(whole.data, kind, self._keys(), HEAD, TAIL)
+        self._feed_events([frame for _, frame in frames])
+        seen.first_token_at = self._first_token(whole, frames[:HEAD])
+
+    def _first_token(self, whole: Any, frames: Sequence[tuple[int, bytes]]) -> float | None:
+        """When the chunk came that brought the first text, if it is among the first events."""
+        for end, frame in frames:
+            event = parse(frame)
+            for fold in self._open_folds():
+                for each in fold.dialect.text:
+                    if any(isinstance(text, str) and text for _, text in each(fold.scope, event)):
+                        return self._times[min(whole.chunk_at(end - 1), len(self._times) - 1)]
+        return None
+
+
+def _request_reader(call: Call) -> Callable[[], Any]:
+    """The request's JSON (or a form's fields), read when first asked for."""
+    found: list[Any] = []
+
+    def read() -> Any:
+        if not found:
+            body = call.body() or b""
+            if call.headers.get("content-encoding"):
+                body = decode_all([body], call.headers["content-encoding"]).data
+            if call.headers.get("content-type", "").startswith("multipart/form-data"):
+                found.append(form_fields(body))
+            else:
+                found.append(parse(body) if body else None)
+        return found[0]
+
+    return read

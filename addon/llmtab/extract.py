@@ -1,0 +1,289 @@
+"""Events to counters: the fold of one call's events over one dialect.
+
+Knows how usage objects of several events become one (replaced, merged, summed), how rows become inclusive counters, and what
+the events say beside: model, id, tier, end, error, money. Must not know bytes, hosts, prices or the ledger.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+from llmtab.profiles.compiled import Dialect, Money, Part, Row
+from llmtab.profiles.generated import FastTest
+from llmtab.profiles.refs import Scope, Test, walk
+from llmtab.record import wire_text
+from llmtab.usage import COUNTERS, Quantity, excesses
+
+STANDARD_TIERS: Final[Mapping[str, str | None]] = {"default": "standard", "on_demand": "standard", "auto": None}
+"""Words for the ordinary tier that several providers share; `auto` is a wish of the request, no tier."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """What the events of one call said. `counters` are inclusive; `final`: the figures will not change any more."""
+
+    dialect: Dialect
+    seen: bool = False
+    final: bool = False
+    ended: bool = False
+    failed: bool = False
+    counters: dict[str, Quantity] = field(default_factory=dict)
+    parts: list[tuple[str | None, dict[str, Quantity]]] = field(default_factory=list)
+    model: str | None = None
+    request_model: str | None = None
+    response_id: str | None = None
+    request_id: str | None = None
+    service_tier: str | None = None
+    pricing_tier: str | None = None
+    region: str | None = None
+    session: str | None = None
+    error_type: str | None = None
+    finish_reasons: list[str] = field(default_factory=list)
+    money: Decimal | None = None
+    billing: str | None = None
+    not_billed: bool = False
+    flags: list[str] = field(default_factory=list)
+
+
+class Fold:
+    """Feed it each parsed event, then ask once for the `Reading`. Never raises, whatever the events hold."""
+
+    __slots__ = ("_accumulated", "_finish", "_last", "_rows_by_event", "dialect", "ended", "failed", "final", "scope", "seen")
+
+    def __init__(self, dialect: Dialect, scope: Scope) -> None:
+        self.dialect = dialect
+        self.scope = scope
+        scope.slots = [None] * dialect.slot_count
+        self.seen = self.final = self.ended = self.failed = False
+        self._last: Any = None
+        self._finish: list[str] = []
+        self._rows_by_event = [row for row in dialect.rows if row.fold != "last"]
+        self._accumulated: dict[str, Quantity] = {}
+
+    def feed(self, event: Any) -> None:
+        """One event: a JSON value, or the text `[DONE]`."""
+        dialect, scope = self.dialect, self.scope
+        for parts in dialect.unwrap:
+            inner = walk(event, parts)
+            if inner is not None:
+                event = inner
+                break
+        slots = scope.slots
+        if type(event) is dict:
+            dialect.fast_slots(event, slots)
+        else:
+            for number, parts, keeps_first in dialect.plain_slots:
+                keep(slots, number, walk(event, parts), keeps_first)
+        for number, getter, keeps_first in dialect.slow_slots:
+            keep(slots, number, getter(scope, event), keeps_first)
+        if dialect.when is None or dialect.when(scope, event):
+            self._usage(event)
+        self._marks(event)
+
+    def _usage(self, event: Any) -> None:
+        scope, dialect = self.scope, self.dialect
+        for in_event, root in dialect.roots:
+            found = root(scope, event) if in_event else None
+            if type(found) is dict:
+                break
+        else:
+            return
+        snapshot = dialect.snapshot is not None and dialect.snapshot(scope, found)
+        scope.usage = found if snapshot or scope.usage is None else merged(scope.usage, found)
+        self._last = found
+        self.seen = True
+        for row in self._rows_by_event:
+            self._accumulate(row, found)
+
+    def _accumulate(self, row: Row, found: Any) -> None:
+        value, old = row.plain(self.scope, found), self._accumulated.get(row.name)
+        if value is None:
+            return
+        if old is None:
+            self._accumulated[row.name] = value
+        elif row.fold == "sum":
+            self._accumulated[row.name] = old + value
+        elif row.fold == "max":
+            self._accumulated[row.name] = max(old, value)
+
+    def _marks(self, event: Any) -> None:
+        """What the event says about the call's course."""
+        dialect = self.dialect
+        if not self.final:
+            self.final = self._holds(dialect.fast_final, dialect.final, event)
+        if not self.ended:
+            self.ended = self._holds(dialect.fast_end, dialect.end, event)
+        if not self.failed:
+            self.failed = self._holds(dialect.fast_error, dialect.error, event)
+        for reasons in dialect.finish:
+            for value in reasons(self.scope, event):
+                text = wire_text(as_text(value))
+                if text and text not in self._finish:
+                    self._finish.append(text)
+
+    def _holds(self, fast: FastTest | None, tests: Sequence[Test], event: Any) -> bool:
+        if fast is not None and type(event) is dict:
+            return fast(event)
+        return any(test(self.scope, event) for test in tests)
+
+    def reading(self) -> Reading:
+        """All that was said, once the events are over."""
+        dialect, scope = self.dialect, self.scope
+        if not self.seen and any(not in_event and root(scope, None) is not None for in_event, root in dialect.roots):
+            scope.usage, self._last, self.seen, self.final = {}, {}, True, True
+        out = Reading(dialect, self.seen, self.final, self.ended, self.failed, finish_reasons=self._finish)
+        if self.seen:
+            self._count(out)
+            out.parts = [share for part in dialect.parts for share in self._shares(part)]
+        for name, fact in (
+            ("model", dialect.model),
+            ("request_model", dialect.request_model),
+            ("response_id", dialect.id),
+            ("request_id", dialect.request_id),
+            ("service_tier", dialect.tier),
+            ("session", dialect.session),
+            ("error_type", dialect.error_type),
+        ):
+            if fact is not None:
+                self._fact(out, name, fact(scope, scope.usage))
+        self._place_and_tier(out)
+        out.money = self._money(dialect.money)
+        out.billing = next((kind for kind, where in dialect.billing if where is None or where(scope, scope.usage)), None)
+        out.not_billed = any(test(scope, scope.usage) for test in dialect.not_billed)
+        return out
+
+    @staticmethod
+    def _fact(out: Reading, name: str, value: Any) -> None:
+        if value is None or value == "" or isinstance(value, (dict, list)):
+            return
+        text = wire_text(as_text(value))
+        if text is None:
+            out.flags.append(f"dropped:{'response_model' if name == 'model' else name}")
+        else:
+            setattr(out, name, text)
+
+    def _place_and_tier(self, out: Reading) -> None:
+        dialect, tier = self.dialect, out.service_tier
+        if tier:
+            out.pricing_tier = dialect.tiers.get(tier) or STANDARD_TIERS.get(tier.lower(), tier.lower())
+        place = dialect.region(self.scope, self.scope.usage) if dialect.region else None
+        if isinstance(place, str) and place:
+            out.region = wire_text(dialect.regions.get(place, place))
+
+    def _count(self, out: Reading) -> None:
+        """Rows to inclusive counters, then the checks of section 4 of the design."""
+        scope, dialect, counters = self.scope, self.dialect, out.counters
+        accumulated, usage = self._accumulated, scope.usage
+        odd = dialect.fast_rows(usage, counters)
+        for number in (*dialect.slow_rows, *odd):
+            row = dialect.rows[number]
+            scope.dropped = False
+            value = accumulated.get(row.name) if row.fold != "last" else row.plain(scope, usage)
+            if value is not None:
+                counters[row.name] = value
+            if scope.dropped:
+                out.flags.append(f"dropped:{row.name}")
+        for row in dialect.rows:
+            if row.outside:
+                _add_outside(row, counters, scope)
+        self._clamp_stale(out)
+        _check_total(out, dialect.total(scope, usage) if dialect.total is not None else None)
+
+    def _clamp_stale(self, out: Reading) -> None:
+        """A part that only an earlier event gave may exceed a parent that a later one lowered: then the parent holds."""
+        counters = out.counters
+        for name in excesses(counters):
+            parent = COUNTERS[name].parent
+            row = next((row for row in self.dialect.rows if row.name == name), None)
+            stale = row is not None and row.plain(self.scope, self._last) is None
+            if stale and parent is not None and counters[name] > counters[parent]:
+                counters[name] = counters[parent]
+            out.flags.append(f"part_exceeds:{name}")
+
+    def _shares(self, part: Part) -> Sequence[tuple[str | None, dict[str, Quantity]]]:
+        scope, shares = self.scope, []
+        for element, _ in part.each(scope, scope.usage):
+            if part.where is not None and not part.where(scope, element):
+                continue
+            counters = {row.name: value for row in part.rows if (value := row.plain(scope, element)) is not None}
+            if counters:
+                _set_total(counters)
+                shares.append((wire_text(part.model(scope, element)), counters))
+        return shares
+
+    def _money(self, entries: Sequence[Money]) -> Decimal | None:
+        """USD that the provider itself named for this call; None where it named none."""
+        total: Decimal | None = None
+        for entry in entries:
+            if entry.where is not None and not entry.where(self.scope, self.scope.usage):
+                continue
+            amount = amount_of(entry.get(self.scope, self.scope.usage))
+            if amount is None or (amount == 0 and entry.zero_is_unknown):
+                continue
+            total = (total or Decimal(0)) + amount * entry.scale
+        return total
+
+
+def keep(slots: list[Any], number: int, value: Any, keeps_first: bool) -> None:
+    """Keep an event's value in its slot: null and the empty string say nothing."""
+    if value is not None and value != "" and not (keeps_first and slots[number] is not None):
+        slots[number] = value
+
+
+def as_text(value: Any) -> str | None:
+    """A fact as text: some clients ask for enums as numbers. None for anything that is no short scalar."""
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int) and abs(value) < 10**18 else None
+
+
+def amount_of(value: Any) -> Decimal | None:
+    """An amount of money from JSON or a header (`0.0012`, `"0.0012"`, `0.0012USD`); None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
+        return None
+    if isinstance(value, int) and value >= 10**15:
+        return None
+    text = value.strip().removesuffix("USD").strip().lstrip("$") if isinstance(value, str) else repr(value)
+    try:
+        amount = value if isinstance(value, Decimal) else Decimal(text[:40])
+    except InvalidOperation:
+        return None
+    return amount if amount.is_finite() and 0 <= amount < 10**15 else None
+
+
+def merged(old: Any, new: Any) -> dict[str, Any]:
+    """`new` over `old`, member by member: null erases nothing, objects are merged, everything else is replaced."""
+    out = dict(old)
+    for key, value in new.items():
+        if value is None:
+            continue
+        before = out.get(key)
+        out[key] = merged(before, value) if type(value) is dict and type(before) is dict else value
+    return out
+
+
+def _add_outside(row: Row, counters: dict[str, Quantity], scope: Scope) -> None:
+    """Terms that belong to the counter only if the provider's own total is not reached without them."""
+    for term, total_of in row.outside:
+        value, total = term(scope, scope.usage), total_of(scope, scope.usage)
+        if not value:
+            continue
+        reached = counters.get("input_tokens", 0) + counters.get("output_tokens", 0)
+        if total is None or reached < total:
+            counters[row.name] = counters.get(row.name, 0) + value
+
+
+def _set_total(counters: dict[str, Quantity]) -> Quantity | None:
+    if "input_tokens" not in counters and "output_tokens" not in counters:
+        return None
+    total = counters.get("input_tokens", 0) + counters.get("output_tokens", 0)
+    counters["total_tokens"] = total
+    return total
+
+
+def _check_total(out: Reading, reported: Quantity | None) -> None:
+    total = _set_total(out.counters)
+    if reported is not None and total is not None and reported != total:
+        out.counters["reported_total_tokens"] = reported
+        out.flags.append("total_mismatch")

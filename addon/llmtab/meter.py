@@ -1,0 +1,276 @@
+"""The shell: mitmproxy's options and hooks, nothing else. The only room that imports mitmproxy's flows.
+
+Knows when mitmproxy calls what, and hands bytes, headers and times on. Must not know what they mean. Nothing here may harm
+the traffic: the stream tap swallows every error, hooks only read, and the one change to a request is taking off our labels.
+"""
+
+import asyncio
+import logging
+import re
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from time import time
+from typing import Any, Final
+
+from mitmproxy import ctx, exceptions, http, tls
+from mitmproxy.addonmanager import Loader
+
+from llmtab import attribution
+from llmtab.booking import book
+from llmtab.exchange import Answer, Call, Exchange, How, TapMemory
+from llmtab.profiles import Claim
+from llmtab.record import new_id
+from llmtab.setup import Setup, declare_options
+from llmtab.watch import Watchers
+
+log = logging.getLogger("llmtab")
+
+TCP_TIMEOUT: Final = 3600
+"""Seconds. mitmproxy cuts a connection after 600 s of silence, and a slow model is silent for longer than that."""
+UPLOAD: Final = 64 * 1024
+"""A request body above this that nobody will read is passed on as it comes."""
+SHUTDOWN_WAIT: Final = 5.0
+_STREAMING: Final = re.compile(
+    r"text/event-stream|application/(?:x-ndjson|stream\+json|x-jsonl|jsonl|vnd\.amazon\.eventstream|grpc|connect)", re.I
+)
+_ASKS_STREAM: Final = re.compile(rb'"stream"\s*:\s*true')
+_ANSWER_HEADERS: Final = frozenset({b"content-type", b"content-encoding"})
+_CALL_HEADERS: Final = frozenset({b"content-type", b"content-encoding"}) | attribution.HEADERS
+_STATE: Final = "_llmtab_exchange"
+
+
+class Meter:
+    """The addon: one exchange a claimed call, one finaliser for every way a call can end."""
+
+    name = "llmtab"
+
+    def __init__(self) -> None:
+        self.setup: Setup | None = None
+        self.coverage: Counter[str] = Counter()
+        self._open: dict[str, Exchange] = {}
+        self._memory = TapMemory()
+        self._pool: ThreadPoolExecutor | None = None
+        self._pending: set[Future[None]] = set()
+        self._ticker: asyncio.Task[None] | None = None
+        self._watchers = Watchers()
+
+    # -- life ----------------------------------------------------------------------------------------------------------
+
+    def load(self, loader: Loader) -> None:
+        declare_options(loader.add_option)
+
+    def configure(self, updated: set[str]) -> None:
+        """Read what changed. At the start an error stops the start; later the last good set-up stays in force."""
+        if self.setup is not None and not any(name.startswith("llmtab_") for name in updated):
+            return
+        try:
+            self.setup = Setup.read(ctx.options, self.setup)
+        except (ValueError, OSError) as error:
+            raise exceptions.OptionsError(f"llmtab: {error}") from error
+
+    def running(self) -> None:
+        for name in ctx.options.deferred:
+            if name.startswith("llmtab_"):
+                log.warning("llmtab: there is no option %s; see mitmdump --options", name)
+        if getattr(ctx.options, "tcp_timeout", TCP_TIMEOUT) == ctx.options.default("tcp_timeout"):
+            ctx.options.update(tcp_timeout=TCP_TIMEOUT)
+        loop = asyncio.get_running_loop()
+        if hasattr(signal, "SIGHUP"):  # a closed terminal would end the process without a word
+            loop.add_signal_handler(signal.SIGHUP, ctx.master.shutdown)
+        if self.setup is not None:
+            self._watchers.start(ctx.master, ctx.options, self.setup)
+        self._ticker = loop.create_task(self._tick())
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            if self.setup is not None:
+                self.setup.ledger.tick()
+                self._watchers.tick(self.setup.ledger)
+
+    def done(self) -> None:
+        """At shutdown every open call gets its line now (mitmproxy's error hooks come later); on a reload they live on."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        exiting = getattr(ctx.master, "should_exit", None)
+        if exiting is None or exiting.is_set():
+            now = time()
+            for exchange in list(self._open.values()):
+                self._book(exchange, "aborted", now, None)
+        wait(list(self._pending), SHUTDOWN_WAIT)
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
+        self._watchers.stop()
+        if self.setup is not None:
+            self.setup.ledger.close()
+
+    # -- hooks ---------------------------------------------------------------------------------------------------------
+
+    def tls_clienthello(self, data: tls.ClientHelloData) -> None:
+        """Only LLM hosts are decrypted; every other connection passes through opaque."""
+        setup = self.setup
+        if setup is None or setup.intercept_all or type(data.context.client.proxy_mode).__name__ == "ReverseMode":
+            return
+        host, port = data.context.server.address or ("", 443)
+        if not setup.profiles.at_host((data.client_hello.sni or host).lower(), port):
+            data.ignore_connection = True
+
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        setup, request = self.setup, flow.request
+        if setup is None or flow.is_replay == "response":
+            return
+        labels, fields = attribution.request_labels(request.headers.fields)
+        if fields is not None:
+            request.headers.fields = fields
+        claim = self._claim(setup, request)
+        if claim is None or claim.binding.role in ("not_billed", "batch"):
+            if claim is None and setup.profiles.at_host(request.data.host.lower(), request.data.port):
+                self.coverage["unknown path"] += 1
+            if _has_large_body(request):
+                request.stream = True
+            return
+        exchange = Exchange(self._call(setup, flow, claim, labels), claim, self._memory)
+        setattr(flow, _STATE, exchange)
+        self._open[exchange.call.id] = exchange
+
+    @staticmethod
+    def _claim(setup: Setup, request: http.Request) -> Claim | None:
+        data = request.data
+        method, path = data.method.decode("ascii", "replace"), data.path.decode("utf-8", "replace")
+        claim = setup.profiles.match(data.host, data.port, method, path)
+        if claim is None or claim.binding.profile == "openai_compatible":
+            named = request.pretty_host  # transparent modes know the name only from the Host header
+            if named != data.host:
+                return setup.profiles.match(named, data.port, method, path) or claim
+        return claim
+
+    @staticmethod
+    def _call(setup: Setup, flow: http.HTTPFlow, claim: Claim, labels: dict[str, str]) -> Call:
+        request = flow.request
+        headers = picked(request.headers.fields, _CALL_HEADERS, claim)
+        client = {"address": flow.client_conn.peername[0]} if flow.client_conn.peername else {}
+        agent = attribution.agent_text(headers.get("user-agent"))
+        if agent:
+            client["agent"] = agent
+        query = request.query.get if b"?" in request.data.path else _no_query
+        key = setup.fingerprints.of(headers, query("key"))
+        if key:
+            client["key"] = key
+        began = request.timestamp_start
+        call = Call(
+            new_id(int(began * 1e9)), request.pretty_host if claim.binding.profile else request.data.host,
+            request.data.method.decode("ascii", "replace"), request.data.path.decode("utf-8", "replace"),
+            began, headers, lambda: flow.request.raw_content, query, labels, client,
+        )  # fmt: skip
+        return call
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """Whatever streams is streamed on every decrypted host; a claimed call's stream is tapped."""
+        response, exchange = flow.response, vars(flow).get(_STATE)
+        if response is None:
+            return
+        if exchange is None:
+            if not response.stream and _STREAMING.match(response.headers.get("content-type", "")):
+                response.stream = True
+            return
+        headers = picked(response.headers.fields, _ANSWER_HEADERS, exchange.claim)
+        exchange.answer = Answer(response.status_code, headers, response.timestamp_start)
+        if response.stream or self._streams(flow, exchange, headers.get("content-type", "")):
+            response.stream = tapped(exchange, response.stream)
+
+    @staticmethod
+    def _streams(flow: http.HTTPFlow, exchange: Exchange, content_type: str) -> bool:
+        if _STREAMING.match(content_type) or ctx.options.stream_large_bodies:
+            return True
+        if flow.response is None or flow.response.status_code >= 400:
+            return False
+        if exchange.claim.binding.stream:
+            return True
+        if not content_type.startswith("application/json"):
+            # audio, images, event streams under a name of their own: nothing a JSON reader would want whole
+            return bool(content_type) and "json" not in content_type
+        body = flow.request.raw_content or b""
+        return bool(_ASKS_STREAM.search(body, 0, UPLOAD) or _ASKS_STREAM.search(body, max(0, len(body) - UPLOAD)))
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        exchange = vars(flow).get(_STATE)
+        if exchange is None or flow.response is None:
+            return
+        body = None if exchange.tapped else flow.response.raw_content
+        ended_at = flow.response.timestamp_end or time()
+        self._close(flow, exchange, "complete", ended_at, body)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        exchange = vars(flow).get(_STATE)
+        if exchange is not None:
+            left = flow.client_conn.timestamp_end is not None or not flow.client_conn.connected
+            killed = flow.error is not None and flow.error.msg == flow.error.KILLED_MESSAGE
+            self._close(flow, exchange, "aborted" if left or killed else "broken", time(), None)
+
+    # -- the one finaliser ---------------------------------------------------------------------------------------------
+
+    def _close(self, flow: http.HTTPFlow, exchange: Exchange, how: How, ended_at: float, body: bytes | None) -> None:
+        """Book the call: at once if that is quick, in a thread where a large body has to be parsed."""
+        asked = flow.request.raw_content
+        exchange.call.request_bytes = len(asked) if asked is not None else 0
+        if not exchange.needs_thread(body) and not exchange.needs_thread(asked):
+            self._book(exchange, how, ended_at, body)
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, thread_name_prefix="llmtab-parse")
+        job = self._pool.submit(self._book, exchange, how, ended_at, body)
+        self._pending.add(job)
+        job.add_done_callback(self._pending.discard)
+
+    def _book(self, exchange: Exchange, how: How, ended_at: float, body: bytes | None) -> None:
+        self._open.pop(exchange.call.id, None)
+        seen, setup = exchange.close(how, ended_at, body), self.setup
+        if seen is None or setup is None:
+            return
+        lines = book(seen, setup.prices)
+        if lines:
+            setup.ledger.append(lines)
+            self._watchers.tell(lines)
+        else:
+            self.coverage["no usage on an unknown path"] += 1
+
+
+def tapped(exchange: Exchange, before: Any) -> Callable[[bytes], bytes | Iterable[bytes]]:
+    """The stream callable: watches every chunk and gives back the very object. It never raises and never changes anything.
+
+    An exception here would hang the client until its own time-out, so this is the one place that catches everything.
+    `before`: the callable of an addon that came first, which keeps its say.
+    """
+    feed, passes = exchange.feed, before if callable(before) else None
+
+    def tap(chunk: bytes) -> bytes | Iterable[bytes]:
+        try:
+            if chunk:
+                feed(chunk, time())
+        except Exception:
+            exchange.broken_tap = True
+        return chunk if passes is None else passes(chunk)
+
+    return tap
+
+
+def picked(fields: Iterable[tuple[bytes, bytes]], names: frozenset[bytes], claim: Claim) -> Mapping[str, str]:
+    """The wanted headers, by lower-case name; the others are never even decoded."""
+    wanted = claim.binding.headers
+    return {
+        key.decode("ascii"): value.decode("utf-8", "replace")
+        for name, value in fields
+        if (key := name.lower()) in names or key in wanted
+    }
+
+
+def _has_large_body(request: http.Request) -> bool:
+    length = request.headers.get("content-length")
+    return int(length) > UPLOAD if length and length.isdecimal() else "transfer-encoding" in request.headers
+
+
+def _no_query(_: str) -> str | None:
+    return None

@@ -1,0 +1,330 @@
+"""A dialect made ready to run: rows, facts and tests as functions, and the member names that mark an event worth parsing.
+
+Knows how the forms of the profile language are evaluated. Must not know files, hosts, or how a stream is cut into events.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+from llmtab.profiles.generated import fast_rows, fast_slots, fast_test
+from llmtab.profiles.refs import EACH, Compiler, Getter, Scope, Slots, Test, pointer_parts, split_ref
+from llmtab.usage import Quantity
+
+type TermFn = Callable[[Scope, Any], Quantity | None]
+
+MOST: Final = 10**15  # no call has used that much of anything; a greater figure is noise or an attack
+LONGEST_NUMERAL: Final = 32
+
+
+def quantity(value: Any) -> Quantity | None:
+    """A figure from the wire: integral floats and numeric strings are numbers; booleans, NaN, negatives are not."""
+    kind = type(value)
+    if kind is int:
+        return value if 0 <= value <= MOST else None
+    if kind is str:
+        if len(value) > LONGEST_NUMERAL:
+            return None
+    elif kind is not float and kind is not Decimal:
+        return None
+    try:
+        number = Decimal(value if kind is str else repr(value) if kind is float else value)
+    except InvalidOperation:
+        return None
+    if not number.is_finite() or not 0 <= number <= MOST:
+        return None
+    return int(number) if number == number.to_integral_value() else number
+
+
+class Row:
+    """How one counter is read: the plain terms are summed; the `outside` terms wait until the total is known."""
+
+    __slots__ = ("fold", "name", "outside", "terms")
+
+    def __init__(self, name: str, terms: Sequence[TermFn], outside: Sequence[tuple[TermFn, TermFn]], fold: str) -> None:
+        self.name = name
+        self.terms = tuple(terms)
+        self.outside = tuple(outside)
+        self.fold = fold
+
+    def plain(self, scope: Scope, here: Any) -> Quantity | None:
+        """The sum of the plain terms that have a value; None where none has."""
+        total: Quantity | None = None
+        for term in self.terms:
+            value = term(scope, here)
+            if value is not None:
+                total = value if total is None else total + value
+        return total
+
+
+class Part:
+    """Another model's share of the call."""
+
+    __slots__ = ("each", "model", "rows", "where")
+
+    def __init__(self, each: Any, where: Test | None, model: Getter, rows: Sequence[Row]) -> None:
+        self.each = each
+        self.where = where
+        self.model = model
+        self.rows = tuple(rows)
+
+
+class Money:
+    """Money on the wire: figure x scale = USD."""
+
+    __slots__ = ("get", "scale", "where", "zero_is_unknown")
+
+    def __init__(self, get: Getter, scale: Decimal, where: Test | None, zero_is_unknown: bool) -> None:
+        self.get = get
+        self.scale = scale
+        self.where = where
+        self.zero_is_unknown = zero_is_unknown
+
+
+class Dialect:
+    """One wire shape, ready to run. Built from the merged mapping of dialect, provider's overrides and route."""
+
+    __slots__ = (
+        "api", "billing", "end", "error", "error_type", "final", "finish", "headers", "id", "keys", "model", "money", "name",
+        "fast_end", "fast_error", "fast_final", "fast_rows", "fast_slots", "not_billed", "operation", "slot_count",
+        "slow_rows", "slow_slots", "parts", "plain_slots", "region", "regions", "request_id", "request_model", "roots", "rows", "session",
+        "snapshot", "stream", "text", "tier", "tiers", "total", "trust", "unwrap", "when",
+    )  # fmt: skip
+    model: Getter | None
+    request_model: Getter | None
+    id: Getter | None
+    request_id: Getter | None
+    tier: Getter | None
+    region: Getter | None
+    error_type: Getter | None
+    session: Getter | None
+    final: list[Test]
+    end: list[Test]
+    error: list[Test]
+
+    def __init__(self, name: str, spec: Mapping[str, Any]) -> None:
+        slots, self.headers = Slots(), set[str]()
+        compiler = Compiler(slots, self.headers)
+        self.name = name
+        self.api: str = spec.get("api") or name
+        self.operation: str = spec.get("operation") or "chat"
+        self.stream: bool = bool(spec.get("stream"))
+        self.trust: bool = bool(spec.get("trust"))
+        self.unwrap = [pointer_parts(ref) for ref in spec.get("unwrap") or ()]
+        self.roots = [_root(compiler, ref) for ref in spec.get("roots") or ("/usage",)]
+        self.rows = _rows(compiler, spec.get("usage") or {})
+        self.total = _term(compiler, spec["total"]) if spec.get("total") else None
+        self.parts = [_part(compiler, part) for part in spec.get("parts") or ()]
+        self.money = [_money(compiler, money) for money in spec.get("money") or ()]
+        for fact in ("model", "request_model", "id", "request_id", "tier", "region", "error_type", "session"):
+            setattr(self, fact, _fact(compiler, spec[fact]) if spec.get(fact) else None)
+        self.tiers: Mapping[str, str] = spec.get("tiers") or {}
+        self.regions: Mapping[str, str] = spec.get("regions") or {}
+        self.finish = [_event_fact(compiler, ref) for ref in spec.get("finish") or ()]
+        self.text = [compiler.each(ref) for ref in spec.get("text") or ()]
+        self.when = compiler.test(spec["when"]) if spec.get("when") else None
+        self.snapshot = compiler.test(spec["snapshot"]) if spec.get("snapshot") else None
+        for tests in ("final", "end", "error"):
+            setattr(self, tests, [compiler.test(where) for where in spec.get(tests) or ()])
+        self.billing = [
+            (entry["is"], compiler.test(entry["where"], "event") if entry.get("where") else None)
+            for entry in spec.get("billing") or ()
+        ]
+        self.not_billed = [compiler.test(where, "event") for where in spec.get("not_billed") or ()]
+        self.slot_count = slots.count
+        self.plain_slots, self.slow_slots = tuple(slots.plain), tuple(slots.others)
+        self.fast_slots = fast_slots(slots.plain)
+        self.fast_rows, slow = fast_rows(spec.get("usage") or {}, MOST)
+        self.slow_rows = tuple(slow)
+        self.fast_final = fast_test(spec.get("final") or ())
+        self.fast_end = fast_test(spec.get("end") or ())
+        self.fast_error = fast_test(spec.get("error") or ())
+        self.keys = frozenset(_keys(spec))
+
+
+def _root(compiler: Compiler, ref: str) -> tuple[bool, Getter]:
+    """(whether it stands in an event, how to get it); a header root makes the usage object of the headers alone."""
+    kind, _ = split_ref(ref)
+    return kind in ("", "event"), compiler.ref(ref.removeprefix("event:"))
+
+
+def _number(getter: Getter) -> TermFn:
+    def read(scope: Scope, here: Any) -> Quantity | None:
+        value = getter(scope, here)
+        if value is None:
+            return None
+        number = quantity(value)
+        if number is None:
+            scope.dropped = True
+        return number
+
+    return read
+
+
+def _test(compiler: Compiler, where: Mapping[str, Any] | None) -> Test | None:
+    return compiler.test(where) if where else None
+
+
+def _term(compiler: Compiler, term: Any) -> TermFn:
+    if isinstance(term, str):
+        return _number(compiler.ref(term))
+    if "any" in term:
+        choices = [_term(compiler, choice) for choice in term["any"]]
+        return lambda scope, here: next((v for c in choices if (v := c(scope, here)) is not None), None)
+    if "sum" in term:
+        return _aggregate(compiler, term["sum"], term, lambda value: quantity(value))
+    if "count" in term:
+        return _aggregate(compiler, term["count"], term, lambda value: 1)
+    return _number(compiler.ref(term["ref"], where=_test(compiler, term["where"])))
+
+
+def _aggregate(compiler: Compiler, ref: str, term: Mapping[str, Any], worth: Callable[[Any], Quantity | None]) -> TermFn:
+    """The sum of the elements' worth; None where no element fits, so that absent stays unknown."""
+    each, where = compiler.each(ref), _test(compiler, term.get("where"))
+    distinct = compiler.ref(term["distinct"]) if term.get("distinct") is not None else None
+
+    def run(scope: Scope, here: Any) -> Quantity | None:
+        total: Quantity | None = None
+        seen = set()
+        for element, value in each(scope, here):
+            if where is not None and not where(scope, element):
+                continue
+            if distinct is not None:
+                key = repr(distinct(scope, element))
+                if key in seen:
+                    continue
+                seen.add(key)
+            one = worth(value)
+            if one is not None:
+                total = one if total is None else total + one
+        return total
+
+    return run
+
+
+def _rows(compiler: Compiler, rows: Mapping[str, Any]) -> tuple[Row, ...]:
+    return tuple(_row(compiler, name, row) for name, row in rows.items() if row is not None)
+
+
+def _row(compiler: Compiler, name: str, row: Any) -> Row:
+    terms, fold = (row["terms"], row.get("fold") or "last") if isinstance(row, Mapping) else (row, "last")
+    plain = [_term(compiler, term) for term in terms if isinstance(term, str) or "outside" not in term]
+    outside = [
+        (_term(compiler, term["outside"]), _term(compiler, term["of"]))
+        for term in terms
+        if not isinstance(term, str) and "outside" in term
+    ]
+    return Row(name, plain, outside, fold)
+
+
+def _part(compiler: Compiler, part: Mapping[str, Any]) -> Part:
+    return Part(
+        compiler.each(part["each"]), _test(compiler, part.get("where")), compiler.ref(part["model"]), _rows(compiler, part["usage"])
+    )
+
+
+def _money(compiler: Compiler, money: Mapping[str, Any]) -> Money:
+    where = _test(compiler, money.get("where"))
+    get = compiler.ref(money["ref"]) if isinstance(money["ref"], str) else _first(compiler, money["ref"]["any"])
+    return Money(get, Decimal(str(money.get("scale") or "1")), where, money.get("zero") == "unknown")
+
+
+def _first_of(choices: Sequence[Getter]) -> Getter:
+    def get(scope: Scope, here: Any) -> Any:
+        for choice in choices:
+            value = choice(scope, here)
+            if value is not None and value != "":
+                return value
+        return None
+
+    return get
+
+
+def _first(compiler: Compiler, refs: Sequence[str]) -> Getter:
+    return _first_of([compiler.ref(ref) for ref in refs])
+
+
+def _fact(compiler: Compiler, fact: Any) -> Getter:
+    """A fact of the call, asked when it is over: the first alternative that has a value which is not empty."""
+    if isinstance(fact, str):
+        return compiler.ref(fact, "event")
+    if "any" in fact:
+        return _first_of([_fact(compiler, choice) for choice in fact["any"]])
+    if "first" in fact:
+        compiler.slots.first = True
+        getter = compiler.ref(fact["first"], "event")
+        compiler.slots.first = False
+        return getter
+    return compiler.ref(fact["ref"], "event", _test(compiler, fact["where"]))
+
+
+def _event_fact(compiler: Compiler, fact: Any) -> Callable[[Scope, Any], Iterable[Any]]:
+    """All values a reference has in one event (several choices end for several reasons)."""
+    ref, where = (fact, None) if isinstance(fact, str) else (fact["ref"], _test(compiler, fact["where"]))
+    parts = pointer_parts(split_ref(ref)[1])
+    if where is None and len(parts) == 3 and parts[1] == EACH and split_ref(ref)[0] == "":
+        return _choice_values(parts[0], parts[2])
+    each = compiler.each(ref)
+    return lambda scope, event: [value for _, value in each(scope, event)] if where is None or where(scope, event) else ()
+
+
+def _choice_values(outer: str, inner: str) -> Callable[[Scope, Any], Iterable[Any]]:
+    """`/choices/*/finish_reason` in one go: it is asked of every event that is parsed."""
+
+    def values(scope: Scope, event: Any) -> Iterable[Any]:
+        elements = event.get(outer) if type(event) is dict else None
+        if type(elements) is not list:
+            return ()
+        return [value for e in elements if type(e) is dict and (value := e.get(inner)) is not None]
+
+    return values
+
+
+def _keys(spec: Mapping[str, Any]) -> set[str]:
+    """Member names that stand, with a value, in every event that has to be parsed.
+
+    From the usage roots, from references into the event inside rows and money, from what ends a choice, and from tests for
+    a member's presence. Everything else (model, id) is found in the first and last events of a stream, which are always parsed.
+    """
+    keys: set[str] = set()
+    for ref in spec.get("roots") or ("/usage",):
+        kind, rest = split_ref(ref)
+        if kind in ("", "event"):
+            parts = [part for part in pointer_parts(rest) if part != EACH]
+            keys.update(parts[-1:] or _first_members(spec.get("usage") or {}))
+    keys.update(_event_members([spec.get("usage"), spec.get("money"), spec.get("parts")]))
+    for ref in spec.get("finish") or ():
+        if isinstance(ref, str):
+            keys.update(_last_member(ref))
+    for tests in ("final", "end", "error"):
+        for where in spec.get(tests) or ():
+            for ref, expected in where.items():
+                if expected == "present":
+                    keys.update(_last_member(ref))
+    return keys
+
+
+def _last_member(ref: str) -> list[str]:
+    return [part for part in pointer_parts(split_ref(ref)[1]) if part != EACH and not part.isdecimal()][-1:]
+
+
+def _strings(value: Any) -> Iterable[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inside in value.items():
+            if key not in ("where", "distinct"):
+                yield from _strings(inside)
+    elif isinstance(value, (list, tuple)):
+        for inside in value:
+            yield from _strings(inside)
+
+
+def _event_members(values: Any) -> set[str]:
+    return {name for text in _strings(values) if text.startswith("event:/") for name in _last_member(text)}
+
+
+def _first_members(rows: Mapping[str, Any]) -> set[str]:
+    """Where the whole event is the usage object: the members that its rows begin with."""
+    refs = (text for text in _strings(list(rows.values())) if text.startswith("/"))
+    return {pointer_parts(text)[0] for text in refs} - {EACH}

@@ -1,0 +1,140 @@
+"""The plain parts of a dialect as generated Python: one straight function instead of a tree of closures.
+
+Rows, slots and tests that are nothing but member look-ups make up nearly all of every dialect and run on every call; as
+straight code they cost a tenth. Whatever is more than a look-up, and every value that is not what it usually is, goes back to
+the closures of `compiled`, which define the meaning: a test holds both against each other.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from llmtab.profiles.refs import EACH, pointer_parts, split_ref
+
+type FastRows = Callable[[Any, dict[str, Any]], Sequence[int]]
+"""(usage object, counters to fill) -> numbers of the rows that have to be read the slow way."""
+type FastSlots = Callable[[Any, list[Any]], None]
+type FastTest = Callable[[Any], bool]
+
+_SIGNS = "*?["
+
+
+class _Writer:
+    """Lines of a function whose argument `d` is a dict; look-ups under the same object fetch that object once."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._objects: dict[tuple[str, ...], str] = {(): "d"}
+
+    def get(self, parts: tuple[str, ...]) -> str:
+        """An expression for the value at `parts`."""
+        return f"{self._object(parts[:-1])}.get({parts[-1]!r})"
+
+    def _object(self, parts: tuple[str, ...]) -> str:
+        if parts not in self._objects:
+            source = self.get(parts)
+            name = f"p{len(self._objects)}"
+            self.lines += [f"{name} = {source}", f"if type({name}) is not dict: {name} = E"]
+            self._objects[parts] = name
+        return self._objects[parts]
+
+    def function(self, arguments: str, result: str) -> Any:
+        """The function, compiled. Only names, member names as literals, and numbers ever get into the source."""
+        body = "\n    ".join([*self.lines, f"return {result}"])
+        scope: dict[str, Any] = {"E": {}}
+        exec(compile(f"def f({arguments}):\n    {body}\n", "<profile>", "exec"), scope)
+        return scope["f"]
+
+
+def _plain(ref: Any) -> tuple[str, ...] | None:
+    """The parts of a bare pointer to a member, or None for any other reference."""
+    if not isinstance(ref, str) or not ref.startswith("/"):
+        return None
+    parts = pointer_parts(ref)
+    return None if any(part == EACH or part.isdecimal() for part in parts) else parts
+
+
+def _choices(term: Any) -> list[tuple[str, ...]] | None:
+    """The pointers of a term that is one, or a choice of some."""
+    refs = term["any"] if isinstance(term, Mapping) and set(term) == {"any"} else [term]
+    found = [_plain(ref) for ref in refs]
+    return None if any(parts is None for parts in found) else [parts for parts in found if parts]
+
+
+def fast_rows(rows: Mapping[str, Any], most: int) -> tuple[FastRows, list[int]]:
+    """A function for the plain rows, and the numbers of the others (numbered as `rows` without its None entries)."""
+    writer, others = _Writer(), []
+    writer.lines.append("odd = ()")
+    for number, (name, row) in enumerate((name, row) for name, row in rows.items() if row is not None):
+        terms = row if isinstance(row, (list, tuple)) else [{}]
+        choices = [_choices(term) for term in terms]
+        if any(choice is None for choice in choices):
+            others.append(number)
+            continue
+        _row(writer, number, name, [choice for choice in choices if choice], most)
+    return writer.function("d, out", "odd"), others
+
+
+def _row(writer: _Writer, number: int, name: str, terms: list[list[tuple[str, ...]]], most: int) -> None:
+    writer.lines.append("t = None")
+    for choices in terms:
+        for at, parts in enumerate(choices):
+            source = writer.get(parts)
+            writer.lines.append(f"{'if x is None: ' if at else ''}x = {source}")
+        writer.lines += [
+            "if x is not None and t is not False:",
+            f"    if type(x) is int and 0 <= x <= {most}: t = x if t is None else t + x",
+            "    else: t = False",
+        ]
+    writer.lines.append(f"if t is False: odd += ({number},)")
+    writer.lines.append(f"elif t is not None: out[{name!r}] = t")
+
+
+def fast_slots(pointers: Sequence[tuple[int, tuple[str, ...], bool]]) -> FastSlots:
+    """A function that keeps the values of these (slot, pointer, keeps its first value) of one event."""
+    writer = _Writer()
+    for number, parts, keeps_first in pointers:
+        writer.lines.append(f"x = {writer.get(parts)}")
+        first = f" and s[{number}] is None" if keeps_first else ""
+        writer.lines.append(f"if x is not None and x != ''{first}: s[{number}] = x")
+    writer.lines.append("pass")
+    found: FastSlots = writer.function("d, s", "None")
+    return found
+
+
+def fast_test(tests: Sequence[Mapping[str, Any]]) -> FastTest | None:
+    """A function that says whether one of these tests holds for an event that is an object; None where one is not plain."""
+    writer, any_of = _Writer(), []
+    for where in tests:
+        all_of = []
+        for ref, expected in where.items():
+            if ref == "" and isinstance(expected, str):
+                all_of.append("False")  # the event as a text: an object is none
+                continue
+            parts = _plain(ref)
+            source = _condition(writer.get(parts), expected) if parts else None
+            if source is None:
+                return None
+            all_of.append(source)
+        any_of.append("(" + " and ".join(all_of or ["True"]) + ")")
+    found: FastTest = writer.function("d", " or ".join(any_of) or "False")
+    return found
+
+
+def _condition(value: str, expected: Any) -> str | None:
+    if expected == "present":
+        return f"{value} is not None"
+    if expected == "absent":
+        return f"{value} is None"
+    if isinstance(expected, str) and not any(sign in expected for sign in _SIGNS):
+        return f"{value} == {expected!r}"
+    if isinstance(expected, list) and all(isinstance(e, str) and not any(s in e for s in _SIGNS) for e in expected):
+        if {"present", "absent"} & set(expected):
+            return None
+        return "(" + " or ".join(f"{value} == {e!r}" for e in expected) + ")"
+    return None
+
+
+def is_plain_pointer(ref: str) -> tuple[str, ...] | None:
+    """The parts of a reference into the event that is a bare look-up."""
+    kind, rest = split_ref(ref)
+    return _plain(rest) if kind in ("", "event") and rest else None

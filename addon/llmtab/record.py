@@ -1,0 +1,194 @@
+"""One line of the ledger: its keys in their order, its bytes, and its JSON Schema.
+
+Knows what a line may hold and how it is written and read back. Must not know where lines are kept, how they are chained,
+or where their values come from. In memory a line is a plain dict of these keys, absent keys omitted, money as Decimal.
+"""
+
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
+
+SCHEMA_VERSION: Final = 1
+
+
+class Note:
+    """What a key means, in the unit it is given in: becomes the description in the JSON Schema."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __get_pydantic_json_schema__(self, core_schema: Any, handler: Any) -> Any:
+        return {**handler(core_schema), "description": self.text}
+
+
+class CostLine(TypedDict):
+    """One term of the proof of a cost: quantity x rate / per = usd."""
+
+    counter: str
+    quantity: int | Decimal
+    rate: Annotated[Decimal, Note("USD for `per` units, after `factors`")]
+    per: int
+    usd: Annotated[Decimal, Note("rounded to 12 places")]
+    factors: NotRequired[dict[str, Decimal]]
+
+
+PriceRef = TypedDict("PriceRef", {"id": str, "from": NotRequired[str], "at": str, "table": str})
+
+
+class Timing(TypedDict, total=False):
+    """Milliseconds since the request began."""
+
+    first_byte_ms: float
+    first_token_ms: float
+    duration_ms: float
+
+
+class Bytes(TypedDict, total=False):
+    """Body sizes on the wire."""
+
+    request: int
+    response: int
+
+
+class Client(TypedDict, total=False):
+    """Who called: the address without port, the user agent cut, the key as a keyed fingerprint."""
+
+    address: str
+    agent: str
+    key: str
+    process: str
+
+
+class Record(TypedDict, total=False):
+    """One line of the ledger. Keys are written in this order; a key that is not known is absent."""
+
+    schema: int
+    id: Annotated[str, Note("UUIDv7 of our own")]
+    writer: Annotated[str, Note("the writing process: random, new each start")]
+    seq: Annotated[int, Note("the writer's counter from 0")]
+    time: Annotated[str, Note("RFC 3339 UTC with milliseconds: when the request began")]
+    provider: str
+    api: Annotated[str, Note("wire shape, e.g. openai.chat")]
+    operation: str
+    transport: str
+    profile: Annotated[str, Note("the profile that claimed the call; openai_compatible is a guess by shape")]
+    host: str
+    method: str
+    path: Annotated[str, Note("without query and without ids of content")]
+    status: int
+    streamed: bool
+    request_model: str
+    response_model: str
+    response_id: str
+    request_id: Annotated[str, Note("the provider's own id of the call, from its header")]
+    service_tier: str
+    finish_reasons: list[str]
+    pricing_tier: str
+    region: str
+    outcome: Literal["ok", "error", "aborted", "broken", "refused"]
+    error: Annotated[str, Note("a class, never a message")]
+    usage: dict[str, int | Decimal]
+    usage_source: Literal["reported", "partial", "estimated", "none"]
+    usage_reason: str
+    estimated: list[str]
+    estimate_method: str
+    cost_usd: Annotated[Decimal | None, Note("null: billed, but the price is unknown")]
+    cost_source: Literal["list", "reported", "estimated", "not_billed", "unpriced"]
+    cost_reason: str
+    cost_partial_usd: Decimal
+    cost_lines: list[CostLine]
+    cost_list_usd: Decimal
+    cost_reported_usd: Decimal
+    price: PriceRef
+    billing: Literal["metered", "subscription", "subscription_overage", "byok", "free", "unknown"]
+    saved_usd: Annotated[Decimal, Note("saved by prompt caching against the uncached price; may be negative")]
+    timing: Timing
+    bytes: Bytes
+    labels: dict[str, str]
+    client: Client
+    estimate: dict[str, int | Decimal]
+    budget: dict[str, Any]
+    parent: Annotated[str, Note("this line is another model's share of the line with that id")]
+    retry_of: str
+    repeat_of: str
+    batch: dict[str, str | int]
+    flags: list[str]
+    chain: Annotated[str, Note("SHA-256 over this writer's previous chain and this line's bytes before this key")]
+
+
+FIELDS: Final = tuple(Record.__annotations__)
+"""The keys in the order they are written in."""
+
+# The C encoder writes a float its own way (7.5e-05) and knows no Decimal, so a Decimal goes through it as a marked string
+# whose marks are taken off afterwards. No other string can hold the mark: wire strings are printable ASCII.
+_MARK: Final = "\x01"
+_ENCODER: Final = json.JSONEncoder(
+    separators=(",", ":"), ensure_ascii=True, check_circular=False, default=lambda value: _MARK + plain(value) + _MARK
+)
+_SAFE: Final = re.compile(r"[!-~]{1,128}").fullmatch
+_SAFE_SPACED: Final = re.compile(r"[ -~]{1,128}").fullmatch
+
+
+def plain(value: Decimal) -> str:
+    """A Decimal as JSON text: always a point, never an exponent, no needless zeros (`0.0`, `0.000075`, `12.5`)."""
+    text = format(value, "f")
+    if "." not in text:
+        return text + ".0"
+    text = text.rstrip("0")
+    return text + "0" if text[-1] == "." else text
+
+
+def encode(line: Mapping[str, Any]) -> bytes:
+    """The line as compact JSON without the newline. Keys keep the order they have in `line`."""
+    text = _ENCODER.encode(line)
+    if "\\u0001" in text:
+        text = text.replace('"\\u0001', "").replace('\\u0001"', "")
+    return text.encode()
+
+
+def decode(data: bytes | str) -> dict[str, Any]:
+    """A line read back, numbers with a point as Decimal. Raises ValueError where it is not a JSON object."""
+    line = json.loads(data, parse_float=Decimal)
+    if not isinstance(line, dict):
+        raise ValueError("a ledger line is a JSON object")
+    return line
+
+
+def in_order(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The known values in the order of the ledger; `None` means unknown and is left out, except for `cost_usd`."""
+    return {key: values[key] for key in FIELDS if key in values and (values[key] is not None or key == "cost_usd")}
+
+
+def wire_text(value: object) -> str | None:
+    """A string from the wire if it is one we may keep: 1 to 128 printable ASCII characters without spaces."""
+    return value if isinstance(value, str) and _SAFE(value) else None
+
+
+def label_text(value: object) -> str | None:
+    """A label's value if it is one we may keep: like `wire_text`, spaces allowed."""
+    return value if isinstance(value, str) and _SAFE_SPACED(value) else None
+
+
+def new_id(now_ns: int | None = None) -> str:
+    """A UUIDv7: 48 bits of Unix milliseconds, then random bits, so that ids sort by time."""
+    millis = (time.time_ns() if now_ns is None else now_ns) // 1_000_000
+    tail = int.from_bytes(os.urandom(10))
+    number = (millis << 80) | (7 << 76) | ((tail >> 4 & 0xFFF) << 64) | (2 << 62) | (tail >> 16 & 0x3FFF_FFFF_FFFF_FFFF)
+    text = f"{number:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a line, generated from `Record`. Readers accept unknown keys."""
+    from pydantic import TypeAdapter
+
+    found = TypeAdapter(Record).json_schema(mode="validation")
+    found["required"] = ["schema", "id", "writer", "seq", "time", "provider", "outcome", "usage_source", "chain"]
+    found["additionalProperties"] = True
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "llmtab ledger line", **found}

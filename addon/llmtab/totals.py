@@ -1,0 +1,145 @@
+"""What lines of the ledger add up to: by model or any label, over the session, and per hour just now.
+
+Knows the keys of a line. Must not know files, terminals or the clock: `now` is given. Pure folds; money is Decimal.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+
+ZERO: Final = Decimal(0)
+GROUPS: Final = 500
+"""Groups kept apart; names come from the wire, so there could be any number. The rest shares one group."""
+REASONS: Final = 100
+OTHER: Final = "(other)"
+HOUR: Final = timedelta(hours=1)
+SECONDS: Final = 3600
+_TOP_LEVEL: Final = ("provider", "api", "operation", "profile", "host", "outcome", "billing", "pricing_tier", "region")
+
+type Line = Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Sum:
+    """Calls, tokens and money of a set of lines. Sub-lines add tokens and money but are no calls of their own."""
+
+    calls: int = 0
+    errors: int = 0
+    """Calls whose outcome is not `ok`."""
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    """Read from a prompt cache; part of `input_tokens`."""
+    output_tokens: int = 0
+    cost: Decimal = ZERO
+    """USD that somebody is billed for: everything but subscriptions."""
+    notional: Decimal = ZERO
+    """USD that calls under a subscription would have cost."""
+    saved: Decimal = ZERO
+    """USD that prompt caching saved; negative where cache writes cost more than reads saved."""
+    unpriced: int = 0
+    """Lines that were billed at a price we do not know. What could be priced of them is in `cost`."""
+    estimated: int = 0
+    """Lines with at least one counter of our own making."""
+    partial: int = 0
+    """Lines whose stream broke before the final figures."""
+
+    def add(self, line: Line) -> None:
+        if "parent" not in line:
+            self.calls += 1
+            self.errors += line.get("outcome", "ok") != "ok"
+        usage = line.get("usage") or {}
+        self.input_tokens += usage.get("input_tokens", 0)
+        self.cached_tokens += usage.get("cache_read_input_tokens", 0)
+        self.output_tokens += usage.get("output_tokens", 0)
+        metered, notional = money(line)
+        self.cost += metered
+        self.notional += notional
+        self.saved += line.get("saved_usd") or ZERO
+        self.unpriced += is_unpriced(line)
+        self.estimated += line.get("usage_source") == "estimated"
+        self.partial += line.get("usage_source") == "partial"
+
+
+def money(line: Line) -> tuple[Decimal, Decimal]:
+    """(billed, notional) USD of a line; of an unpriced one what could be priced."""
+    cost = line.get("cost_usd")
+    if cost is None:
+        cost = line.get("cost_partial_usd") or ZERO
+    return (ZERO, Decimal(cost)) if line.get("billing") == "subscription" else (Decimal(cost), ZERO)
+
+
+def is_unpriced(line: Line) -> bool:
+    """Billed at a price that nobody knows: null, which is not the same as absent."""
+    return "cost_usd" in line and line["cost_usd"] is None
+
+
+def model(line: Line) -> str:
+    """The model that served, else the one that was asked for, else `-`."""
+    return str(line.get("response_model") or line.get("request_model") or "-")
+
+
+def group_name(line: Line, by: str) -> str:
+    """The line's group under `by`: `model`, a key of the line such as `provider`, or a label; `-` where it has none."""
+    if by == "model":
+        return model(line)
+    if by in _TOP_LEVEL:
+        return str(line.get(by, "-"))
+    return str((line.get("labels") or {}).get(by, "-"))
+
+
+def end(line: Line) -> datetime | None:
+    """When the call ended, aware UTC, or None if the line does not say when it began."""
+    try:
+        began = datetime.fromisoformat(line["time"])
+        return began + timedelta(milliseconds=float((line.get("timing") or {}).get("duration_ms", 0)))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+
+
+@dataclass(slots=True)
+class Totals:
+    """A running fold of lines."""
+
+    by: str = "model"
+    total: Sum = field(default_factory=Sum)
+    groups: dict[str, Sum] = field(default_factory=dict)
+    unpriced: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(reason, model) -> lines without a price."""
+    _recent: dict[datetime, tuple[Decimal, Decimal]] = field(default_factory=dict)
+
+    def add(self, line: Line) -> None:
+        """Adds one line; lines may come in any order."""
+        self.total.add(line)
+        name = group_name(line, self.by)
+        if name not in self.groups and len(self.groups) >= GROUPS:
+            name = OTHER
+        self.groups.setdefault(name, Sum()).add(line)
+        if is_unpriced(line):
+            reason = (str(line.get("cost_reason", "unknown")), model(line))
+            self.unpriced[reason if reason in self.unpriced or len(self.unpriced) < REASONS else (OTHER, OTHER)] += 1
+        self._spend(line)
+
+    def add_all(self, lines: Iterable[Line]) -> None:
+        for line in lines:
+            self.add(line)
+
+    def per_hour(self, now: datetime, window: timedelta) -> tuple[Decimal, Decimal]:
+        """(billed, notional) USD per hour, as spent in the last `window` (an hour at most) before `now`."""
+        spent = [sums for at, sums in self._recent.items() if now - window < at <= now]
+        hours = Decimal(HOUR / window)
+        return sum((one for one, _ in spent), ZERO) * hours, sum((one for _, one in spent), ZERO) * hours
+
+    def _spend(self, line: Line) -> None:
+        """Keeps the newest hour of money, one entry a second, so that its size has a bound."""
+        billed, notional = money(line)
+        at = end(line)
+        if at is None or not (billed or notional):
+            return
+        at = at.replace(microsecond=0)
+        before = self._recent.get(at, (ZERO, ZERO))
+        self._recent[at] = (before[0] + billed, before[1] + notional)
+        if len(self._recent) > 2 * SECONDS:
+            self._recent = dict(sorted(self._recent.items())[-SECONDS:])

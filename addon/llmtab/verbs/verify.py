@@ -1,0 +1,42 @@
+"""`llmtab verify`: was a ledger altered? Knows how to say it; the chains are the business of `ledger_verify`."""
+
+import argparse
+
+from llmtab.verbs import Verbs, add_ledger_argument, add_verb, default_ledger
+
+
+def add_parsers(verbs: Verbs) -> None:
+    """Declares the verb."""
+    parser = add_verb(
+        verbs,
+        "verify",
+        run,
+        summary="check that no line of the ledger was altered, removed, inserted or moved",
+        details="Exit status 0 if all is as it was written, 1 if not.",
+        example="llmtab verify ~/.llmtab/ledger.jsonl",
+    )
+    parser.add_argument("--json", action="store_true", help="the findings as one JSON object")
+    add_ledger_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Walks the ledger with its rotated files and its notes."""
+    import json
+    from dataclasses import asdict
+
+    from llmtab.ledger_verify import verify
+
+    path = args.ledger or default_ledger()
+    report = verify(path)
+    if args.json:
+        print(json.dumps({"ok": report.ok, **asdict(report)}))
+        return 0 if report.ok else 1
+    for problem in report.problems:
+        print(problem)
+    for place in report.torn:
+        print(f"{place}: torn: a crash or a full disk cut it short; it counts as no call")
+    if report.dropped:
+        print(f"{report.dropped} lines never reached the disk, as the notes say")
+    found = "every chain is whole" if report.ok else f"{report.count} problems"
+    print(f"{path}: {report.lines} lines of {report.writers} writers: {found}")
+    return 0 if report.ok else 1

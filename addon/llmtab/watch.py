@@ -1,0 +1,76 @@
+"""Who is told of new lines: the live table, or one plain line a call in the log.
+
+Knows when to draw. Must not know how a table looks (`live`) and must not be able to hurt the ledger: every watcher's error is
+caught here, logged once and forgotten.
+"""
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+log = logging.getLogger("llmtab")
+
+
+class Watchers:
+    """The fan-out behind the ledger."""
+
+    def __init__(self) -> None:
+        self._table: Any = None
+        self._plain: Any = None
+        self._failed = False
+        self._restore: dict[str, Any] = {}
+        self._options: Any = None
+
+    def start(self, master: Any, options: Any, setup: Any) -> None:
+        """Choose between table and log, once mitmproxy runs."""
+        tool = type(master).__name__
+        if setup.table == "on" or (setup.table == "auto" and tool == "DumpMaster" and sys.stdout.isatty()):
+            from llmtab.live import LiveTable
+
+            self._options = options
+            self._restore = {"flow_detail": options.flow_detail, "termlog_verbosity": options.termlog_verbosity}
+            options.update(flow_detail=0, termlog_verbosity="error")
+            self._table = LiveTable(ledger_path=setup.ledger.path)
+            self._table.start()
+        elif options.termlog_verbosity in ("info", "debug"):
+            from llmtab.live import plain
+
+            self._plain = plain
+
+    def tell(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """New lines are on the ledger."""
+        if self._table is None and self._plain is None:
+            return
+        try:
+            for line in lines:
+                if self._table is not None:
+                    self._table.add(line)
+                else:
+                    log.info("%s", self._plain(line))
+        except Exception:
+            self._trouble()
+
+    def tick(self, ledger: Any) -> None:
+        """Once a second: redraw if something changed."""
+        if self._table is None:
+            return
+        try:
+            self._table.update(waiting=ledger.waiting, dropped=ledger.dropped, trouble=ledger.trouble)
+        except Exception:
+            self._trouble()
+
+    def stop(self) -> None:
+        """Leave the last picture on the screen and the terminal as it was."""
+        if self._table is not None:
+            try:
+                self._table.stop()
+            except Exception:
+                self._trouble()
+            self._table = None
+            self._options.update(**self._restore)
+
+    def _trouble(self) -> None:
+        if not self._failed:
+            self._failed = True
+            log.warning("llmtab: the live view failed; the ledger goes on", exc_info=True)

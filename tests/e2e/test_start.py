@@ -1,0 +1,137 @@
+"""Starting: what is wrong is one clear line and a non-zero exit, what is unwise a warning, and what is right runs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from proxy import MAIN, MITMDUMP, PATIENCE, Proxy, free_port, until
+from upstream import Upstream, reply
+
+CONFIGS = {
+    "no yaml": ("hosts: [", "yaml"),
+    "unknown key": ("hostz: {}", "hostz"),
+    "pointer typo": (
+        "hosts:\n  - host: llm.example.com\n    gravitee:\n      extraction:\n        type: CUSTOM\n"
+        "        inputTokenPointer: /usage/~2\n        outputTokenPointer: /usage/out\n",
+        "~2",
+    ),
+}
+
+
+def failed(tmp_path: Path, conf: Path, *arguments: str, command: list[str] | None = None) -> list[str]:
+    """The lines that a start which fails prints, without mitmproxy's own last word; the exit status is not zero."""
+    command = [*(command or [*MITMDUMP, "-s", str(MAIN), "-p", str(free_port())]), "--set", f"confdir={conf}"]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode != 0
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    return [line for line in lines if "Loading script" not in line and "logged during startup" not in line]
+
+
+def one(lines: list[str]) -> str:
+    """The one line there is."""
+    assert len(lines) == 1, "\n".join(lines)
+    return lines[0]
+
+
+@pytest.mark.parametrize("option", ["llmtab_intercept=some", "llmtab_table=maybe", "llmtab_fsync=never"])
+def test_a_bad_value_stops_the_start(option: str, tmp_path: Path, conf: Path) -> None:
+    """A value that an option does not know: one line with the option, the value and what was expected."""
+    line = one(failed(tmp_path, conf, "--set", f"llmtab_ledger={tmp_path}/l.jsonl", "--set", option))
+    name, _, value = option.partition("=")
+    assert name in line
+    assert value in line
+    assert "expected" in line
+
+
+@pytest.mark.parametrize("option", ["llmtab_config", "llmtab_pricing", "llmtab_profiles"])
+def test_a_missing_file_stops_the_start(option: str, tmp_path: Path, conf: Path) -> None:
+    """A file that is not there: one line that names the option's path."""
+    arguments = ["--set", f"llmtab_ledger={tmp_path}/l.jsonl", "--set", f"{option}={tmp_path}/gone.yaml"]
+    assert "gone.yaml" in one(failed(tmp_path, conf, *arguments))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_bad_config_stops_the_start(name: str, tmp_path: Path, conf: Path) -> None:
+    """A config that cannot be read or understood: one line with the file, the line and the key."""
+    text, named = CONFIGS[name]
+    (tmp_path / "llmtab.yaml").write_text(text)
+    arguments = ["--set", f"llmtab_ledger={tmp_path}/l.jsonl", "--set", f"llmtab_config={tmp_path}/llmtab.yaml"]
+    line = one(failed(tmp_path, conf, *arguments))
+    assert "llmtab.yaml:" in line
+    assert named in line.lower()
+
+
+def test_a_broken_price_file_stops_the_start(tmp_path: Path, conf: Path) -> None:
+    """A price that is no number: one line with the file and the line."""
+    (tmp_path / "prices.yaml").write_text("openai:\n  gpt-4o:\n    - input: cheap\n")
+    arguments = ["--set", f"llmtab_ledger={tmp_path}/l.jsonl", "--set", f"llmtab_pricing={tmp_path}/prices.yaml"]
+    assert "prices.yaml:" in one(failed(tmp_path, conf, *arguments))
+
+
+def test_a_ledger_that_cannot_be_written_stops_the_start(tmp_path: Path, conf: Path) -> None:
+    """A ledger path that is a folder, or lies under a file: one line that names it."""
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file" / "ledger.jsonl"):
+        assert str(path) in one(failed(tmp_path, conf, "--set", f"llmtab_ledger={path}"))
+
+
+def test_a_port_in_use_stops_the_start(proxy: Proxy, tmp_path: Path, conf: Path) -> None:
+    """`llmtab proxy` on a port that is taken: one line that names the port, exit status not zero."""
+    command = [sys.executable, "-m", "llmtab.cli", "proxy", "-p", str(proxy.port)]
+    environment = os.environ | {"PYTHONPATH": str(MAIN.parent)}
+    command += ["--set", f"llmtab_ledger={tmp_path}/other.jsonl", "--set", f"confdir={conf}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.returncode != 0
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if "Loading script" not in line]
+    assert str(proxy.port) in one([line for line in lines if "logged during startup" not in line])
+
+
+def test_the_folder_is_no_script(tmp_path: Path) -> None:
+    """`mitmdump -s addon` cannot work: mitmproxy takes a file, and says so."""
+    command = [*MITMDUMP, "-s", str(MAIN.parent)]
+    assert "No such script" in one(failed(tmp_path, tmp_path, command=command))
+
+
+def test_an_unknown_option_is_a_warning(start: Callable[..., Proxy], upstream: Upstream) -> None:
+    """A misspelt `llmtab_*` option, which mitmdump itself ignores in silence, is named in a warning."""
+    proxy = start("--set", "llmtab_legder=x")
+    until(lambda: "llmtab_legder" in proxy.output(), "the warning")
+
+
+def test_the_ledger_is_private(proxy: Proxy, upstream: Upstream) -> None:
+    """The ledger is 0600: who called what is nobody else's business."""
+    upstream.on("POST api.openai.com/v1/chat/completions", reply({"error": {}}, 500))
+    proxy.call("https://api.openai.com/v1/chat/completions", {"model": "gpt-4o"})
+    proxy.settled(1)
+    assert proxy.ledger.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_it_stops_when_told(own: Proxy, how: signal.Signals) -> None:
+    """Control-C, a service manager and a closed terminal each end the proxy in good order."""
+    time.sleep(0.5)  # it listens a little before it has all its signal handlers
+    assert own.stop(how) == 0
+
+
+def test_llmtab_proxy_meters(upstream: Upstream, conf: Path, tmp_path: Path) -> None:
+    """`llmtab proxy` is mitmdump with the addon, listening on this machine only; mitmdump's arguments go through."""
+    proxy = Proxy(upstream, tmp_path, conf=conf)
+    place = proxy.command.index("-s")
+    listen = proxy.command.index("--listen-host")
+    proxy.command = [sys.executable, "-m", "llmtab.cli", "proxy", *proxy.command[place + 2 : listen]]
+    proxy.command += ["-p", str(proxy.port), "--set", f"confdir={conf}", "--set", f"llmtab_ledger={proxy.ledger}"]
+    proxy.command += ["--set", f"ssl_verify_upstream_trusted_ca={upstream.ca}"]
+    proxy.environment["PYTHONPATH"] = str(MAIN.parent)
+    upstream.on("POST api.openai.com/v1/chat/completions", reply({"error": {}}, 500))
+    with proxy:
+        proxy.call("https://api.openai.com/v1/chat/completions", {"model": "gpt-4o"})
+        [line] = proxy.settled(1)
+        assert (line["status"], line["outcome"], line["error"]) == (500, "error", "server")
+        listening = subprocess.run(["cat", "/proc/net/tcp"], capture_output=True, text=True, timeout=PATIENCE).stdout
+        if listening:  # Linux: the local address of our port is loopback, not every interface
+            assert f"0100007F:{proxy.port:04X} 00000000:0000 0A" in listening

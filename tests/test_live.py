@@ -1,0 +1,242 @@
+"""The table: what it shows at which width, that it is safe to look at, and when it draws."""
+
+import io
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from llmtab import live
+from llmtab.grid import CALLS, NARROW, TOTALS, cells_of, fit
+from llmtab.live import LiveTable, State, render, svg
+
+NOW = datetime(2026, 7, 28, 14, 4, 0, tzinfo=UTC)
+
+
+def call(number: int = 0, **facts: Any) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "id": f"call-{number}",
+        "time": "2026-07-28T14:03:12.123Z",
+        "provider": "openai",
+        "response_model": "gpt-4o-mini-2024-07-18",
+        "outcome": "ok",
+        "usage": {"input_tokens": 12_345, "cache_read_input_tokens": 512, "output_tokens": 345},
+        "usage_source": "reported",
+        "cost_usd": Decimal("0.0012345"),
+        "cost_source": "list",
+        "billing": "metered",
+        "timing": {"first_token_ms": 200.0, "duration_ms": 1200.0},
+        "labels": {"project": "web"},
+        **facts,
+    }
+
+
+def state_of(*lines: dict[str, Any]) -> State:
+    state = State(ledger="~/.llmtab/ledger.jsonl")
+    for line in lines:
+        state.add(line)
+    return state
+
+
+def shown(state: State, width: int = 140, height: int | None = None, **console: Any) -> str:
+    file = io.StringIO()
+    Console(file=file, width=width, **console).print(render(state, width, NOW, height), end="")
+    return file.getvalue()
+
+
+def test_a_call_shows_everything_that_matters() -> None:
+    """Time, provider, model, tokens, cost, duration, speed, outcome and label of a call stand in one row."""
+    row = next(line for line in shown(state_of(call())).splitlines() if line.startswith("14:03:12"))
+    assert " ".join(row.split()) == ("14:03:12 openai gpt-4o-mini-2024-07-18 12,345 512 345 $0.001234 1.2s 345 ok web")
+
+
+def test_totals_and_rates_are_on_top_and_by_model() -> None:
+    """The session's cost, calls and rates per hour stand first; each model has its own sums."""
+    other = call(1, response_model="claude", cost_usd=Decimal(2), saved_usd=Decimal("0.5"), billing="metered")
+    text = shown(state_of(call(), other, call(2, billing="subscription")))
+    head = text.splitlines()[0]
+    assert "$2.00 3 calls · $120.07/h 1 min · $12.01/h 10 min · $2.00/h 1 h" in head
+    assert "($0.001234) on subscription · $0.5000 saved by caching" in head
+    totals = text[text.index("calls   ") :]
+    assert re.search(r"^claude +1 +12,345 +512 +4% +345 +\$2.00 +\$0.5000 *$", totals, re.MULTILINE)
+    assert re.search(r"^total +3 +37,035 +1,536 +4% +1,035 +\$2.00 +\(\$0.001234\) +\$0.5000 *$", totals, re.MULTILINE)
+
+
+def test_unpriced_and_estimated_calls_are_named() -> None:
+    """An unpriced call shows its reason and its model, and sums without it are marked; estimates are marked."""
+    unpriced = call(1, cost_usd=None, cost_reason="unknown_model", response_model="foo-1")
+    guessed = call(2, usage_source="estimated", cost_source="estimated")
+    cut = call(3, usage_source="partial", outcome="aborted")
+    text = shown(state_of(unpriced, guessed, cut))
+    assert "ok, unknown_model" in text
+    assert "1 unpriced, not in the sums marked +: 1x foo-1 (unknown_model)" in text
+    assert "~$0.001234" in text
+    assert "1 estimated" in text
+    assert "1 partial" in text
+    assert "$0.002469+" in text.splitlines()[0]
+
+
+def test_trouble_with_the_ledger_is_in_the_footer() -> None:
+    """Lines that wait or were dropped are named with the reason, in place of the ledger's path."""
+    state = state_of(call())
+    assert shown(state).rstrip().endswith("ledger ~/.llmtab/ledger.jsonl")
+    state.set_trouble(14, 2, "No space left on device")
+    assert "ledger: 14 lines wait, 2 dropped (No space left on device)" in shown(state)
+    state.set_notes(["3 connections to api.openai.com refused our CA"])
+    assert "refused our CA" in shown(state)
+
+
+def test_an_empty_table_says_so() -> None:
+    """Before the first call the table is there and says that there are none."""
+    text = shown(State(), 80)
+    assert "no calls yet" in text
+    assert "$0 0 calls" in text
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 119, 120, 140, 200])
+@pytest.mark.parametrize("height", [None, 5, 24, 60])
+def test_no_line_is_wider_than_the_terminal(width: int, height: int | None) -> None:
+    """At any width nothing wraps: each row is one line, figures are whole, only names are cut."""
+    tall = [
+        call(number, response_model=f"model-{number % 9}-" + "x" * 60, labels={"team": "y" * 90})
+        for number in range(50)
+    ]
+    dear = call(99, cost_usd=Decimal("123456.78"), usage={"input_tokens": 10**9, "output_tokens": 10**7})
+    tiny = call(98, cost_usd=Decimal("0.0000012345"), cost_source="estimated", billing="subscription")
+    unpriced = call(97, cost_usd=None, cost_reason="unpriced:" + "z" * 100)
+    state = state_of(*tall, dear, tiny, unpriced, call(96, parent="call-9", response_model="sub"))
+    state.set_notes(["n" * 300])
+    lines = shown(state, width, height).splitlines()
+    assert max(cell_len(line) for line in lines) <= width
+    for line in lines:
+        assert not re.search(r"[$~(][\d.,e-]*…", line), line
+    if height and height >= 24 and width >= 80:
+        assert len(lines) < height
+
+
+@given(st.integers(20, 220))
+def test_columns_fit_any_width(width: int) -> None:
+    """Columns are dropped or shortened until they fit; model and cost always stay."""
+    for columns, kept in ((CALLS, {"model", "cost"}), (TOTALS, {"group", "cost"})):
+        gap = 1 if width < NARROW else 2
+        found = fit(columns, width, gap)
+        assert kept <= {column.name for column, _ in found}
+        if width >= 35:
+            assert sum(size for _, size in found) + gap * (len(found) - 1) <= width
+    if width >= 80:
+        assert {"time", "in", "cached", "out", "took", "outcome"} <= {
+            column.name for column, _ in fit(CALLS, width, gap)
+        }
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(max_size=40))
+def test_names_from_the_wire_are_only_shown(text: str) -> None:
+    """Terminal escapes, control characters and markup in any name are printed as text, never obeyed."""
+    hostile = call(
+        provider=text, response_model=text, error=text, outcome=text, labels={"project": text}, cost_usd=None
+    )
+    drawn = shown(state_of(hostile | {"cost_reason": text}), 100, color_system=None)
+    assert drawn.replace("\n", "").isprintable()
+
+
+def test_markup_and_escapes_are_text() -> None:
+    """A model called `[red]x` is shown as that, and an escape sequence loses its escape character."""
+    text = shown(
+        state_of(call(response_model="[red]x\x1b[31m\x1b]0;title\x07")), force_terminal=True, color_system="truecolor"
+    )
+    assert "[red]x?[31m?]0;title?" in text
+
+
+def test_no_colour_when_asked_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With NO_COLOR set there is no colour; without it a terminal gets colours."""
+    colour = re.compile(r"\x1b\[[\d;]*3\d")
+    state = state_of(call(), call(1, outcome="error"))
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert colour.search(shown(state, force_terminal=True, color_system="standard"))
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not colour.search(shown(state, force_terminal=True, color_system="standard"))
+
+
+def test_it_draws_only_when_something_changed_and_once_a_second() -> None:
+    """A hundred calls in a second are one drawing; no call is none; a quiet minute costs nothing."""
+    state = State()
+    console = Console(file=io.StringIO(), width=100, height=30, force_terminal=True)
+    table = LiveTable(console, state)
+    assert not table.update(NOW)
+    table.start(NOW)
+    drawn = []
+    for tick in range(1, 31):
+        for _ in range(100 if tick == 3 else 0):
+            state.add(call(cost_usd=Decimal("0.0")))
+        drawn += [tick / 10] if table.update(NOW + timedelta(seconds=tick / 10)) else []
+    assert drawn == [0.9]
+    assert not table.update(NOW + timedelta(minutes=1))
+    state.add(call(cost_usd=Decimal("0.0")))
+    assert table.update(NOW + timedelta(minutes=2))
+    table.stop(NOW + timedelta(minutes=2))
+    table.stop(NOW)
+    assert not table.update(NOW + timedelta(minutes=3))
+
+
+def test_rates_fall_without_calls() -> None:
+    """While money was spent within the hour the table looks at the rates every ten seconds."""
+    state = state_of(call())
+    table = LiveTable(Console(file=io.StringIO(), width=100, height=30, force_terminal=True), state)
+    table.start(NOW)
+    drawn = sum(table.update(NOW + timedelta(seconds=second)) for second in range(1, 61))
+    table.stop(NOW)
+    assert drawn == 6
+
+
+def test_the_last_picture_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    """When the proxy ends, the table of the whole session is still on the screen."""
+    file = io.StringIO()
+    state = State()
+    table = LiveTable(Console(file=file, width=100, height=30, force_terminal=True), state)
+    table.start(NOW)
+    state.add(call(response_model="last-model"))
+    table.stop(NOW)
+    assert "last-model" in file.getvalue()
+
+
+def test_old_calls_make_room() -> None:
+    """A long session keeps the newest calls; the totals keep all."""
+    state = state_of(*(call(number) for number in range(live.RECENT * 3)))
+    assert (len(state.recent), state.totals.total.calls) == (live.RECENT, live.RECENT * 3)
+    assert state.recent[-1]["id"] == f"call-{live.RECENT * 3 - 1}"
+
+
+def test_the_picture_for_the_readme_is_reproducible(tmp_path: Path) -> None:
+    """The same lines give the same SVG, byte for byte, without a path of this machine in it."""
+    for name in ("a.svg", "b.svg"):
+        svg([call()], tmp_path / name, 100, NOW, "~/.llmtab/ledger.jsonl")
+    first = (tmp_path / "a.svg").read_text()
+    assert first == (tmp_path / "b.svg").read_text()
+    assert "gpt-4o-mini" in first
+    assert str(tmp_path) not in first
+
+
+def test_wide_characters_take_two_cells() -> None:
+    """Names in any script keep the columns straight."""
+    for text in ("abc", "模型", "é", "…└"):
+        assert cells_of(text) == cell_len(text)
+
+
+def test_the_ledger_does_not_load_the_table() -> None:
+    """Programs that only write or read a ledger do not pay for a terminal library."""
+    modules = "llmtab.ledger, llmtab.ledger_follow, llmtab.ledger_verify, llmtab.totals, llmtab.cells, llmtab.grid"
+    program = f"import sys, {modules}; print('rich' in sys.modules)"
+    source = str(Path(live.__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": source}, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
