@@ -168,46 +168,58 @@ def test_no_colour_when_asked_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not colour.search(shown(state, force_terminal=True, color_system="standard"))
 
 
+class Watch:
+    """A clock that is set by hand, and a table that reads it."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.file = io.StringIO()
+        console = Console(file=self.file, width=100, height=30, force_terminal=True)
+        self.table = LiveTable(console, ledger_path=Path.home() / "ledger.jsonl", now=lambda: self.now)
+
+    def drawn_after(self, seconds: float, **ledger: Any) -> bool:
+        self.now += timedelta(seconds=seconds)
+        return self.table.update(**ledger)
+
+
 def test_it_draws_only_when_something_changed_and_once_a_second() -> None:
     """A hundred calls in a second are one drawing; no call is none; a quiet minute costs nothing."""
-    state = State()
-    console = Console(file=io.StringIO(), width=100, height=30, force_terminal=True)
-    table = LiveTable(console, state)
-    assert not table.update(NOW)
-    table.start(NOW)
+    watch = Watch()
+    assert not watch.drawn_after(5)
+    watch.table.start()
     drawn = []
     for tick in range(1, 31):
         for _ in range(100 if tick == 3 else 0):
-            state.add(call(cost_usd=Decimal("0.0")))
-        drawn += [tick / 10] if table.update(NOW + timedelta(seconds=tick / 10)) else []
+            watch.table.add(call(cost_usd=Decimal("0.0")))
+        drawn += [tick / 10] if watch.drawn_after(0.1) else []
     assert drawn == [0.9]
-    assert not table.update(NOW + timedelta(minutes=1))
-    state.add(call(cost_usd=Decimal("0.0")))
-    assert table.update(NOW + timedelta(minutes=2))
-    table.stop(NOW + timedelta(minutes=2))
-    table.stop(NOW)
-    assert not table.update(NOW + timedelta(minutes=3))
+    assert not watch.drawn_after(60)
+    assert watch.drawn_after(1, waiting=3, trouble="No space left on device")
+    assert not watch.drawn_after(1, waiting=3, trouble="No space left on device")
+    assert watch.drawn_after(1)
+    watch.table.stop()
+    watch.table.stop()
+    watch.table.add(call())
+    assert not watch.drawn_after(1)
 
 
 def test_rates_fall_without_calls() -> None:
     """While money was spent within the hour the table looks at the rates every ten seconds."""
-    state = state_of(call())
-    table = LiveTable(Console(file=io.StringIO(), width=100, height=30, force_terminal=True), state)
-    table.start(NOW)
-    drawn = sum(table.update(NOW + timedelta(seconds=second)) for second in range(1, 61))
-    table.stop(NOW)
-    assert drawn == 6
+    watch = Watch()
+    watch.table.add(call())
+    watch.table.start()
+    assert sum(watch.drawn_after(1) for _ in range(60)) == 6
+    watch.table.stop()
 
 
-def test_the_last_picture_stays(capsys: pytest.CaptureFixture[str]) -> None:
-    """When the proxy ends, the table of the whole session is still on the screen."""
-    file = io.StringIO()
-    state = State()
-    table = LiveTable(Console(file=file, width=100, height=30, force_terminal=True), state)
-    table.start(NOW)
-    state.add(call(response_model="last-model"))
-    table.stop(NOW)
-    assert "last-model" in file.getvalue()
+def test_the_last_picture_stays() -> None:
+    """When the proxy ends, the table of the whole session is still on the screen, with the ledger's place."""
+    watch = Watch()
+    watch.table.start()
+    watch.table.add(call(response_model="last-model"))
+    watch.table.stop()
+    assert "last-model" in watch.file.getvalue()
+    assert "ledger ~/ledger.jsonl" in watch.file.getvalue()
 
 
 def test_old_calls_make_room() -> None:

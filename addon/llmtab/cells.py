@@ -8,8 +8,6 @@ from datetime import datetime, tzinfo
 from decimal import Decimal
 from typing import Any, Final
 
-from llmtab.totals import is_unpriced, model
-
 UNKNOWN: Final = "-"
 _LABELS: Final = ("project", "team", "consumer", "agent", "env", "intent", "end_user")
 """Which labels tell most about a call, in this order; a session's id says little to a reader."""
@@ -25,6 +23,16 @@ def safe(value: object, limit: int = 128) -> str:
     if len(text) > limit:
         text = text[: limit - 1] + "…"
     return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
+
+
+def is_unpriced(line: Line) -> bool:
+    """Billed at a price that nobody knows: null, which is not the same as absent."""
+    return "cost_usd" in line and line["cost_usd"] is None
+
+
+def model(line: Line) -> str:
+    """The model that served, else the one that was asked for, else `-`."""
+    return str(line.get("response_model") or line.get("request_model") or "-")
 
 
 def usd(amount: Decimal, *, short: bool = False) -> str:

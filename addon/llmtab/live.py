@@ -6,9 +6,9 @@ markup is parsed and no control character is passed on.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from io import StringIO
 from pathlib import Path
@@ -20,9 +20,9 @@ from rich.segment import Segment
 from rich.style import Style
 
 from llmtab import cells
-from llmtab.cells import plain, usd
+from llmtab.cells import Line, is_unpriced, model, plain, usd
 from llmtab.grid import CALLS, TOTALS, Cell, Grid, Row
-from llmtab.totals import Line, Sum, Totals, is_unpriced, model
+from llmtab.totals import Sum, Totals
 
 __all__ = ["LiveTable", "State", "plain", "render", "svg"]
 
@@ -252,43 +252,65 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-class LiveTable:
-    """Draws a state on a console: at most once a second, only when something changed, only when the caller asks."""
+def _local_now() -> datetime:
+    return datetime.now().astimezone()
 
-    def __init__(self, console: Console, state: State) -> None:
-        self.console = console
-        self.state = state
+
+class LiveTable:
+    """A session's table on a console: drawn at most once a second, only if something changed, only when asked to."""
+
+    def __init__(
+        self, console: Console | None = None, *, ledger_path: Path | str = "", now: Callable[[], datetime] = _local_now
+    ) -> None:
+        self.console = console or Console()
+        self.state = State(ledger=_at_home(ledger_path))
+        self._now = now
         self._live: Live | None = None
         self._drawn: tuple[object, ...] = ()
-        self._at: datetime | None = None
+        self._at = datetime.min.replace(tzinfo=UTC)
 
-    def start(self, now: datetime) -> None:
+    def add(self, line: Line) -> None:
+        """Takes in one line; shows nothing yet."""
+        self.state.add(line)
+
+    def start(self) -> None:
         self._live = Live(console=self.console, auto_refresh=False, vertical_overflow="crop")
         self._live.start()
-        self._draw(now)
+        self._draw(self._live)
 
-    def update(self, now: datetime) -> bool:
-        """Draws if something changed and the last picture is old enough. Returns whether it drew."""
-        if not self._live or (self._at and now - self._at < _BETWEEN):
+    def update(self, *, waiting: int = 0, dropped: int = 0, trouble: str = "", notes: Sequence[str] = ()) -> bool:
+        """Takes in how the ledger is, and draws if something changed and the last picture is a second old.
+
+        Returns whether it drew. The terminal's size is something that changes, too, and so are the rates per hour.
+        """
+        self.state.set_trouble(waiting, dropped, trouble)
+        self.state.set_notes(notes)
+        now = self._now()
+        if not self._live or now - self._at < _BETWEEN:
             return False
-        rates = self._at and now - self._at >= STALE and self.state.totals.per_hour(now, timedelta(hours=1))[0]
-        if (self.state.version, self.console.size) == self._drawn and not rates:
+        falling = now - self._at >= STALE and self.state.totals.per_hour(now, timedelta(hours=1)) != (0, 0)
+        if (self.state.version, self.console.size) == self._drawn and not falling:
             return False
-        self._draw(now)
+        self._draw(self._live)
         return True
 
-    def stop(self, now: datetime) -> None:
+    def stop(self) -> None:
         """Leaves the last picture on the screen."""
         if self._live:
-            self._draw(now)
+            self._draw(self._live)
             self._live.stop()
             self._live = None
 
-    def _draw(self, now: datetime) -> None:
-        if self._live:
-            size = self.console.size
-            self._drawn, self._at = (self.state.version, size), now
-            self._live.update(render(self.state, size.width, now, size.height), refresh=True)
+    def _draw(self, live: Live) -> None:
+        size, self._at = self.console.size, self._now()
+        self._drawn = (self.state.version, size)
+        live.update(render(self.state, size.width, self._at, size.height), refresh=True)
+
+
+def _at_home(path: Path | str) -> str:
+    """A path as people write it, `~` for the home folder."""
+    home = str(Path.home())
+    return "~" + str(path)[len(home) :] if str(path).startswith(home + "/") else str(path)
 
 
 def svg(lines: Iterable[Line], path: Path, width: int, now: datetime, ledger: str = "") -> None:

@@ -63,7 +63,7 @@ class Setup:
         folders = [_existing(path, "llmtab_profiles") for path in options.llmtab_profiles]
         profiles = Profiles.load(folders, config.profile_specs)
         extra = [_existing(path, "llmtab_pricing") for path in options.llmtab_pricing]
-        prices = PriceBook.load(extra=extra, overrides=config.pricing)
+        prices = PriceBook.load(extra=extra, overrides=config.pricing, overrides_path=config.path or "llmtab.yaml")
         path = Path(options.llmtab_ledger).expanduser() if options.llmtab_ledger else home() / "ledger.jsonl"
         return cls(
             config, profiles, prices, _ledger(path, options.llmtab_fsync, old), Fingerprints(home() / "key"),

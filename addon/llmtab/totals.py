@@ -4,11 +4,13 @@ Knows the keys of a line. Must not know files, terminals or the clock: `now` is 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
+
+from llmtab.cells import Line, is_unpriced, model
 
 ZERO: Final = Decimal(0)
 GROUPS: Final = 500
@@ -18,8 +20,6 @@ OTHER: Final = "(other)"
 HOUR: Final = timedelta(hours=1)
 SECONDS: Final = 3600
 _TOP_LEVEL: Final = ("provider", "api", "operation", "profile", "host", "outcome", "billing", "pricing_tier", "region")
-
-type Line = Mapping[str, Any]
 
 
 @dataclass(slots=True)
@@ -69,16 +69,6 @@ def money(line: Line) -> tuple[Decimal, Decimal]:
     if cost is None:
         cost = line.get("cost_partial_usd") or ZERO
     return (ZERO, Decimal(cost)) if line.get("billing") == "subscription" else (Decimal(cost), ZERO)
-
-
-def is_unpriced(line: Line) -> bool:
-    """Billed at a price that nobody knows: null, which is not the same as absent."""
-    return "cost_usd" in line and line["cost_usd"] is None
-
-
-def model(line: Line) -> str:
-    """The model that served, else the one that was asked for, else `-`."""
-    return str(line.get("response_model") or line.get("request_model") or "-")
 
 
 def group_name(line: Line, by: str) -> str:

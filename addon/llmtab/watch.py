@@ -7,6 +7,7 @@ caught here, logged once and forgotten.
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 log = logging.getLogger("llmtab")
@@ -26,15 +27,17 @@ class Watchers:
         """Choose between table and log, once mitmproxy runs."""
         tool = type(master).__name__
         if setup.table == "on" or (setup.table == "auto" and tool == "DumpMaster" and sys.stdout.isatty()):
-            from llmtab.live import LiveTable
+            from rich.console import Console
+
+            from llmtab.live import LiveTable, State
 
             self._options = options
             self._restore = {"flow_detail": options.flow_detail, "termlog_verbosity": options.termlog_verbosity}
             options.update(flow_detail=0, termlog_verbosity="error")
-            self._table = LiveTable(ledger_path=setup.ledger.path)
-            self._table.start()
+            self._table = LiveTable(Console(), State(ledger=str(setup.ledger.path)))
+            self._table.start(datetime.now(UTC))
         elif options.termlog_verbosity in ("info", "debug"):
-            from llmtab.live import plain
+            from llmtab.cells import plain
 
             self._plain = plain
 
@@ -45,7 +48,7 @@ class Watchers:
         try:
             for line in lines:
                 if self._table is not None:
-                    self._table.add(line)
+                    self._table.state.add(line)
                 else:
                     log.info("%s", self._plain(line))
         except Exception:
@@ -56,7 +59,8 @@ class Watchers:
         if self._table is None:
             return
         try:
-            self._table.update(waiting=ledger.waiting, dropped=ledger.dropped, trouble=ledger.trouble)
+            self._table.state.set_trouble(ledger.waiting, ledger.dropped, ledger.trouble)
+            self._table.update(datetime.now(UTC))
         except Exception:
             self._trouble()
 
@@ -64,7 +68,7 @@ class Watchers:
         """Leave the last picture on the screen and the terminal as it was."""
         if self._table is not None:
             try:
-                self._table.stop()
+                self._table.stop(datetime.now(UTC))
             except Exception:
                 self._trouble()
             self._table = None

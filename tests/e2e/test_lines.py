@@ -145,14 +145,14 @@ def test_what_bills_nothing_gives_no_line(proxy: Proxy, upstream: Upstream, targ
     assert proxy.settled(0) == []
 
 
-def test_other_hosts_are_not_decrypted(proxy: Proxy, upstream: Upstream) -> None:
+def test_other_hosts_are_not_decrypted(own: Proxy, upstream: Upstream) -> None:
     """A TLS connection to a host that is no LLM provider passes through with the server's own certificate."""
     upstream.on("GET bank.example.com/", reply({"balance": 1}))
     with pytest.raises(ssl.SSLCertVerificationError):
-        proxy.call("https://bank.example.com/", method="GET")  # trusts the proxy's CA only
-    proxy.context = ssl.create_default_context(cafile=upstream.ca)
-    assert proxy.call("https://bank.example.com/", method="GET").status == 200
-    assert proxy.settled(0) == []
+        own.call("https://bank.example.com/", method="GET")  # trusts the proxy's CA only
+    own.context = ssl.create_default_context(cafile=upstream.ca)
+    assert own.call("https://bank.example.com/", method="GET").status == 200
+    assert own.settled(0) == []
 
 
 def test_intercept_all_meters_a_guess(start: Callable[..., Proxy], upstream: Upstream) -> None:

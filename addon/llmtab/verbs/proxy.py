@@ -6,7 +6,6 @@ Knows where the addon's file is and which arguments mitmdump gets. Must not know
 import argparse
 import errno
 import socket
-from contextlib import suppress
 from pathlib import Path
 
 from llmtab.verbs import Verbs, add_verb
@@ -55,8 +54,6 @@ def _listens_there(rest: list[str]) -> bool:
 
 def _taken(host: str, port: int) -> bool:
     """mitmdump says it too, but in two lines with a wrong hint."""
-    with suppress(OSError), socket.create_server((host, port)):
-        return False
     try:
         socket.create_server((host, port)).close()
     except OSError as error:
