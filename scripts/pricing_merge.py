@@ -22,7 +22,8 @@ FIRST = "2026-11-20"  # tier prices that only litellm has are known since our fi
 @dataclass(frozen=True)
 class Provider:
     """A provider of ours and where its prices are read. `trust`: whose price stands where the two differ on input or
-    output (`nobody`: the model stays unpriced until somebody rules)."""
+    output (`nobody`: the model stays unpriced until somebody rules). `also`: ids that genai-prices only matches by
+    pattern. `defaults`: rates of every model that has no such rate of its own."""
 
     name: str
     source: str
@@ -36,38 +37,55 @@ class Provider:
     tiers_from: str = FIRST
     settings: Mapping[str, Any] = field(default_factory=dict)
     rename: Mapping[str, str] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 UPLIFT = {"eu": Decimal("1.1"), "us": Decimal("1.1")}
+GEMINI_VERSIONS = (
+    "gemini-1.5-flash-001", "gemini-1.5-flash-002", "gemini-1.5-pro-001", "gemini-1.5-pro-002", "gemini-2.0-flash-001",
+    "gemini-2.0-flash-lite-001", "gemini-2.5-pro-preview-03-25", "gemini-2.5-pro-preview-05-06",
+    "gemini-2.5-pro-preview-06-05", "gemini-2.5-flash-preview-04-17", "gemini-2.5-flash-preview-05-20",
+)  # fmt: skip
 GROUNDING = {"web_search": "grounding"}  # Google bills grounded prompts or queries, not searches by a tool
 # fmt: off
 PROVIDERS = (
     Provider("anthropic", "https://platform.claude.com/docs/en/about-claude/pricing", "anthropic", litellm=("anthropic",), skip=r"^(bedrock|vertex_ai)/", dated=True, tiers_from=SINCE),
+    Provider("ai21", "https://www.ai21.com/pricing", litellm=("ai21",)),
+    Provider("arcee", "https://docs.arcee.ai/get-started/pricing", "arcee"),
+    Provider("avian", "https://avian.io/pricing/", "avian"),
     Provider("azure", "https://azure.microsoft.com/en-us/pricing/details/cognitive-services/openai-service/", "azure", litellm=("azure", "azure_ai", "azure_text"), skip=r"^azure(_ai)?/[^/]+/.+|container|/mistral-ocr", trust="nobody", fallback=True),
+    Provider("baseten", "https://www.baseten.co/pricing/", "baseten", litellm=("baseten",), trust="nobody"),
     Provider("bedrock", "https://aws.amazon.com/bedrock/pricing/", "aws", r"^([a-z-]+\.)?(ai21|amazon|anthropic|cohere|deepseek|google|meta|minimax|mistral|moonshot|moonshotai|nvidia|openai|qwen|stability|twelvelabs|writer|zai)\.", ("bedrock", "bedrock_converse", "bedrock_mantle"), r"^(bedrock|\d+-x|max-x)/|commitment", trust="vendor"),
     Provider("bedrock-mantle", "https://aws.amazon.com/bedrock/pricing/", settings={"models_of": "bedrock"}),
-    Provider("cerebras", "https://www.cerebras.ai/pricing", "cerebras", r"^(?!cerebras[/:])", ("cerebras",)),
+    Provider("cerebras", "https://www.cerebras.ai/pricing", "cerebras", r"^(?!cerebras[/:])", ("cerebras",), defaults={"cache_read": "input"}),  # inference-docs.cerebras.ai/capabilities/prompt-caching: billed as input
     Provider("cloudflare", "https://developers.cloudflare.com/workers-ai/platform/pricing/", "cloudflare", litellm=("cloudflare",)),
     Provider("cohere", "https://cohere.com/pricing", "cohere", litellm=("cohere", "cohere_chat")),
+    Provider("crusoe", "https://www.crusoe.ai/cloud/pricing", litellm=("crusoe",)),
     Provider("dashscope", "https://www.alibabacloud.com/help/en/model-studio/model-pricing", litellm=("dashscope",)),
     Provider("databricks", "https://www.databricks.com/product/pricing/foundation-model-serving", "databricks", litellm=("databricks",), trust="nobody"),
     Provider("deepinfra", "https://deepinfra.com/pricing", litellm=("deepinfra",)),
-    Provider("deepseek", "https://api-docs.deepseek.com/quick_start/pricing", "deepseek", litellm=("deepseek",), skip=r"search"),
+    Provider("deepseek", "https://api-docs.deepseek.com/quick_start/pricing", "deepseek", litellm=("deepseek",), skip=r"search", defaults={"cache_write": "input"}),  # filling the cache is billed as input
+    Provider("doubleword", "https://docs.doubleword.ai/inference-api/models", "doubleword"),
     Provider("elevenlabs", "https://elevenlabs.io/pricing/api", "elevenlabs", litellm=("elevenlabs",)),
     Provider("fireworks", "https://fireworks.ai/pricing", "fireworks", litellm=("fireworks_ai", "fireworks_ai-embedding-models"), skip=r"^fireworks-ai-", trust="nobody"),
     Provider("github-copilot", "https://docs.github.com/en/copilot/reference/copilot-billing", "github-copilot", litellm=(), trust="genai"),
-    Provider("google", "https://ai.google.dev/gemini-api/docs/pricing", "google", r"^(?!.*claude|gemini-flash-1\.5|gemini-pro-1\.5)", ("gemini",), tiers_from=SINCE, rename=GROUNDING),
+    Provider("google", "https://ai.google.dev/gemini-api/docs/pricing", "google", r"^(?!.*claude|gemini-flash-1\.5|gemini-pro-1\.5)", ("gemini",), tiers_from=SINCE, rename=GROUNDING, also=GEMINI_VERSIONS),
     Provider("groq", "https://groq.com/pricing", "groq", litellm=("groq",), tiers_from=SINCE),
     Provider("meta", "https://dev.meta.ai/docs/pricing-rate-limits", "meta", litellm=("meta", "meta_llama")),
     Provider("minimax", "https://platform.minimax.io/docs/pricing/overview", "minimax", litellm=("minimax",)),
-    Provider("mistral", "https://mistral.ai/pricing/api", "mistral", litellm=("mistral", "codestral"), tiers_from=SINCE, settings={"regions": UPLIFT}),
+    Provider("mistral", "https://mistral.ai/pricing/api", "mistral", litellm=("mistral", "codestral"), tiers_from=SINCE, settings={"regions": UPLIFT}, also=("magistral-medium-2506", "magistral-medium-2507", "magistral-medium-2509", "magistral-small-2506", "magistral-small-2507", "magistral-small-2509")),
     Provider("moonshotai", "https://platform.kimi.ai/docs/pricing", "moonshotai", litellm=("moonshot",)),
+    Provider("nebius", "https://nebius.com/prices", litellm=("nebius",)),
     Provider("novita", "https://novita.ai/pricing", "novita", litellm=("novita",), trust="nobody"),
-    Provider("openai", "https://developers.openai.com/api/docs/pricing", "openai", litellm=("openai", "text-completion-openai"), skip=r"/|^(container|openai)", dated=True, tiers_from=SINCE),
+    Provider("openai", "https://developers.openai.com/api/docs/pricing", "openai", litellm=("openai", "text-completion-openai"), skip=r"/|^(container|openai)", dated=True, tiers_from=SINCE, also=("gpt-3.5-turbo-instruct:20230824-v2",)),
     Provider("openrouter", "https://openrouter.ai/models", "openrouter", dated=True),
+    Provider("ovhcloud", "https://www.ovhcloud.com/en/public-cloud/prices/", "ovhcloud", litellm=("ovhcloud",), trust="nobody"),
     Provider("perplexity", "https://docs.perplexity.ai/docs/getting-started/pricing", "perplexity", litellm=("perplexity",), skip=r"perplexity/(search|preset|anthropic|openai|google|xai)", trust="genai"),
+    Provider("sambanova", "https://cloud.sambanova.ai/plans/pricing", litellm=("sambanova",)),
+    Provider("snowflake", "https://www.snowflake.com/legal-files/CreditConsumptionTable.pdf", litellm=("snowflake",)),
     Provider("together", "https://www.together.ai/pricing", "together", litellm=("together_ai",), skip=r"^together-ai-", trust="nobody"),
-    Provider("vertex", "https://cloud.google.com/vertex-ai/generative-ai/pricing", "google", r"^(?!gemini-flash-1\.5|gemini-pro-1\.5|anthropic/)", ("vertex_ai", "vertex_ai-language-models", "vertex_ai-anthropic_models", "vertex_ai-mistral_models", "vertex_ai-llama_models", "vertex_ai-embedding-models", "vertex_ai-deepseek_models", "vertex_ai-qwen_models", "vertex_ai-zai_models", "vertex_ai-openai_models", "vertex_ai-minimax_models", "vertex_ai-moonshot_models", "vertex_ai-ai21_models"), trust="nobody", dated=True, tiers_from=SINCE, rename=GROUNDING),
+    Provider("vertex", "https://cloud.google.com/vertex-ai/generative-ai/pricing", "google", r"^(?!gemini-flash-1\.5|gemini-pro-1\.5|anthropic/)", ("vertex_ai", "vertex_ai-language-models", "vertex_ai-anthropic_models", "vertex_ai-mistral_models", "vertex_ai-llama_models", "vertex_ai-embedding-models", "vertex_ai-deepseek_models", "vertex_ai-qwen_models", "vertex_ai-zai_models", "vertex_ai-openai_models", "vertex_ai-minimax_models", "vertex_ai-moonshot_models", "vertex_ai-ai21_models"), trust="nobody", dated=True, tiers_from=SINCE, rename=GROUNDING, also=GEMINI_VERSIONS),
     Provider("voyage", "https://docs.voyageai.com/docs/pricing", "voyageai", litellm=("voyage",)),
     Provider("xai", "https://docs.x.ai/developers/pricing", "x-ai", r"^(?!x-ai/)", ("xai",), dated=True, tiers_from=SINCE),
     Provider("zai", "https://docs.z.ai/guides/overview/pricing", "zai", litellm=("zai",)),
@@ -82,12 +100,16 @@ RULINGS = {
     ("azure", "text-embedding-3-large", "*"): "genai",
     ("azure", "text-embedding-3-small", "*"): "genai",
     ("azure", "text-embedding-ada-002", "*"): "genai",
+    ("vertex", "gemini-2.0-flash", "*"): "litellm",                  # Vertex's own page: 0.15 / 0.60, unlike the API
+    ("vertex", "gemini-2.0-flash-001", "*"): "litellm",
+    ("together", "mistralai/mixtral-8x7b-instruct-v0.1", "*"): "litellm",  # 0.60, Together's price by size
     ("xai", "grok-code-fast-1", "*"): "litellm",                     # the id is now served by grok-build-0.1
     ("xai", "grok-code-fast", "*"): "litellm",
     ("xai", "grok-code-fast-1-0825", "*"): "litellm",
 }
 # fmt: on
 # Bedrock: genai-prices follows AWS's price list for these vendors; for the others it has no regional markup, litellm has.
+GEOS = ("", "us.", "eu.", "apac.", "jp.", "au.", "ca.", "in.")  # genai-prices names these in one: `regional.`
 GENAI_ON_BEDROCK = re.compile(r"^(?!us-gov\.).*(anthropic|openai|moonshotai|zai)\.")
 
 
@@ -102,7 +124,8 @@ class Report:
 def merged(provider: Provider, genai: Genai, litellm: Litellm | None, report: Report) -> dict[str, Row]:
     """Entries by id, in the form of the file."""
     theirs = litellm.offers(provider.litellm, provider.skip) if litellm else {}
-    names = set(theirs) | set(genai.named[provider.genai] if provider.genai else ())
+    names = set(theirs) | set(genai.named[provider.genai] if provider.genai else ()) | set(provider.also)
+    names |= {geo + name.removeprefix("regional.") for name in names if name.startswith("regional.") for geo in GEOS}
     groups: dict[Any, list[str]] = {}
     rows: dict[str, Row] = {}
     for name in sorted(names):
@@ -111,10 +134,15 @@ def merged(provider: Provider, genai: Genai, litellm: Litellm | None, report: Re
         found = _decide(provider, name, genai, theirs.get(name), report)
         if found is not None:
             offer, entry = found
+            entry["prices"] = [_defaulted(row, provider.defaults) for row in entry["prices"]]
             rows[name] = entry
             groups.setdefault((offer.group, repr(entry)), []).append(name)
     _join(groups, rows, theirs)
     return dict(sorted(_grouped(provider, groups, rows, genai), key=lambda pair: pair[0]))
+
+
+def _defaulted(row: Row, defaults: Mapping[str, Any]) -> Row:
+    return ordered({**defaults, **row}) if "input" in row else row
 
 
 def _join(groups: dict[Any, list[str]], rows: dict[str, Row], theirs: Mapping[str, Offer]) -> None:

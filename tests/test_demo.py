@@ -1,6 +1,7 @@
 """The demonstration: its calls are what the providers really send, and they all land on the tab."""
 
 import json
+import os
 import subprocess
 import sys
 from decimal import Decimal
@@ -27,10 +28,13 @@ def test_the_answers_are_well_formed(call: Call) -> None:
 
 
 @pytest.fixture(scope="module")
-def played() -> tuple[str, list[dict[str, object]]]:
+def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[dict[str, object]]]:
     """What `llmtab demo` printed, and its ledger."""
     command = [sys.executable, "-m", "llmtab.cli", "demo", "--pace", "0.02"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ADDON, timeout=60, stdin=subprocess.DEVNULL)
+    environment = os.environ | {"TMPDIR": str(tmp_path_factory.mktemp("demo"))}
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ADDON, env=environment, timeout=60, stdin=subprocess.DEVNULL
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     [ledger] = {word for word in done.stdout.split() if word.endswith("ledger.jsonl")}

@@ -169,55 +169,55 @@ def test_no_colour_when_asked_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Watch:
-    """A clock that is set by hand, and a table that reads it."""
+    """A table on a made-up terminal, and a clock that is set by hand."""
 
     def __init__(self) -> None:
         self.now = NOW
         self.file = io.StringIO()
-        console = Console(file=self.file, width=100, height=30, force_terminal=True)
-        self.table = LiveTable(console, ledger_path=Path.home() / "ledger.jsonl", now=lambda: self.now)
+        self.state = State(ledger=str(Path.home() / "ledger.jsonl"))
+        self.table = LiveTable(Console(file=self.file, width=100, height=30, force_terminal=True), self.state)
 
-    def drawn_after(self, seconds: float, **ledger: Any) -> bool:
+    def drawn_after(self, seconds: float) -> bool:
         self.now += timedelta(seconds=seconds)
-        return self.table.update(**ledger)
+        return self.table.update(self.now)
 
 
 def test_it_draws_only_when_something_changed_and_once_a_second() -> None:
     """A hundred calls in a second are one drawing; no call is none; a quiet minute costs nothing."""
     watch = Watch()
     assert not watch.drawn_after(5)
-    watch.table.start()
+    watch.table.start(watch.now)
     drawn = []
     for tick in range(1, 31):
         for _ in range(100 if tick == 3 else 0):
-            watch.table.add(call(cost_usd=Decimal("0.0")))
+            watch.state.add(call(cost_usd=Decimal("0.0")))
         drawn += [tick / 10] if watch.drawn_after(0.1) else []
     assert drawn == [0.9]
     assert not watch.drawn_after(60)
-    assert watch.drawn_after(1, waiting=3, trouble="No space left on device")
-    assert not watch.drawn_after(1, waiting=3, trouble="No space left on device")
-    assert watch.drawn_after(1)
-    watch.table.stop()
-    watch.table.stop()
-    watch.table.add(call())
+    for waiting, expected in ((3, True), (3, False), (0, True), (0, False)):
+        watch.state.set_trouble(waiting, 0, "")
+        assert watch.drawn_after(1) == expected
+    watch.table.stop(watch.now)
+    watch.table.stop(watch.now)
+    watch.state.add(call())
     assert not watch.drawn_after(1)
 
 
 def test_rates_fall_without_calls() -> None:
     """While money was spent within the hour the table looks at the rates every ten seconds."""
     watch = Watch()
-    watch.table.add(call())
-    watch.table.start()
+    watch.state.add(call())
+    watch.table.start(watch.now)
     assert sum(watch.drawn_after(1) for _ in range(60)) == 6
-    watch.table.stop()
+    watch.table.stop(watch.now)
 
 
 def test_the_last_picture_stays() -> None:
     """When the proxy ends, the table of the whole session is still on the screen, with the ledger's place."""
     watch = Watch()
-    watch.table.start()
-    watch.table.add(call(response_model="last-model"))
-    watch.table.stop()
+    watch.table.start(watch.now)
+    watch.state.add(call(response_model="last-model"))
+    watch.table.stop(watch.now)
     assert "last-model" in watch.file.getvalue()
     assert "ledger ~/ledger.jsonl" in watch.file.getvalue()
 

@@ -3,7 +3,6 @@
 Knows the meaning of the record's fields (section 3 of the design). Must not know bytes, mitmproxy or files.
 """
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -22,35 +21,41 @@ DIFFERS: Final = Decimal("0.01")
 """A provider's own figure further than this from the list price is named on the line."""
 ZERO: Final = Decimal(0)
 MAX_LABELS: Final = 16
-_ID: Final = re.compile(
-    r"^(?:[0-9a-fA-F-]{16,}|\d{5,}|[a-z][a-zA-Z]{0,15}[_-](?=[A-Za-z0-9_-]*\d)[A-Za-z0-9_-]{8,}|[A-Za-z0-9_=-]{33,})$"
-)
+SHARED: Final = (
+    "schema", "id", "writer", "seq", "time", "provider", "api", "operation", "transport", "profile", "host",
+    "pricing_tier", "region", "outcome", "usage_source", "usage_reason", "billing", "labels",
+)  # fmt: skip
+"""What a sub-line has in common with its main line."""
 
 
 def book(seen: Observation, prices: PriceBook) -> list[dict[str, Any]]:
     """The lines of one call: the main line, then a sub-line for each other model's share; [] where there is nothing to book."""
-    reading, binding = seen.reading, seen.claim.binding
-    if binding.role == "by_shape" and not (reading.seen and reading.counters):
+    reading = seen.reading
+    if seen.claim.binding.role == "by_shape" and not (reading.seen and reading.counters):
         return []
     outcome, source, reason = _judge(seen)
     at = datetime.fromtimestamp(seen.ended_at, UTC)
-    common = _identity(seen)
-    values: dict[str, Any] = {
-        **common,
-        "outcome": outcome,
-        "usage_source": source,
-        "usage_reason": reason,
-        "usage": reading.counters if source != "none" else None,
-        **_observed(seen),
-    }
-    if outcome == "error" or seen.answer.status is None:
-        values["error"] = error_class(seen.answer.status, reading.error_type) if seen.answer.status else "connection"
-    flags = list(dict.fromkeys(reading.flags))
+    line = _facts(seen)
+    line["outcome"], line["usage_source"], line["usage_reason"] = outcome, source, reason
+    line["usage"] = reading.counters if source != "none" else None
+    status = seen.answer.status
+    if outcome == "error" or status is None:
+        line["error"] = error_class(status, reading.error_type) if status else "connection"
+    flags = list(dict.fromkeys(reading.flags)) if reading.flags else []
     if seen.tap_error:
         flags.append("tap_error")
-    _price(values, reading, prices, at, flags)
-    values["flags"] = flags or None
-    return [in_order(values), *(_share(common, share, seen, prices, at, source, outcome) for share in reading.parts)]
+    _price(line, reading, prices, at, flags)
+    if flags:
+        line["flags"] = flags
+    lines = [_known(line)]
+    for model, counters in reading.parts:
+        lines.append(_share(lines[0], model, counters, prices, at))
+    return lines
+
+
+def _known(line: dict[str, Any]) -> dict[str, Any]:
+    """Without the keys that are not known; `cost_usd: null` is a statement and stays."""
+    return {key: value for key, value in line.items() if value is not None or key == "cost_usd"}
 
 
 def _judge(seen: Observation) -> tuple[str, str, str | None]:
@@ -63,9 +68,7 @@ def _judge(seen: Observation) -> tuple[str, str, str | None]:
     else:
         final = arrived or reading.final
     cut = f"undecodable:{seen.undecodable}" if seen.undecodable else "broken" if arrived else seen.how
-    if (status is not None and status >= 400) or reading.failed:
-        outcome = "error"
-    elif status is None and seen.how != "aborted":
+    if (status is not None and status >= 400) or reading.failed or (status is None and seen.how != "aborted"):
         outcome = "error"
     elif reading.ended or (final and arrived):
         outcome = "ok"
@@ -89,8 +92,10 @@ def _opaque_name(seen: Observation) -> str:
     return "grpc" if kind.startswith("application/grpc") else (wire_text(kind.replace("/", ".")) or "body")[:40]
 
 
-def _identity(seen: Observation) -> dict[str, Any]:
-    call, reading, binding = seen.call, seen.reading, seen.claim.binding
+def _facts(seen: Observation) -> dict[str, Any]:
+    """Every key of a line in the ledger's order, None where not known (yet)."""
+    call, reading, answer, claim = seen.call, seen.reading, seen.answer, seen.claim
+    binding, dialect = claim.binding, reading.dialect
     return {
         "schema": SCHEMA_VERSION,
         "id": call.id,
@@ -98,23 +103,13 @@ def _identity(seen: Observation) -> dict[str, Any]:
         "seq": 0,
         "time": _rfc3339(call.began),
         "provider": binding.provider,
-        "api": reading.dialect.api,
-        "operation": reading.dialect.operation,
+        "api": dialect.api,
+        "operation": dialect.operation,
         "transport": seen.transport,
         "profile": binding.profile,
         "host": wire_text(call.host),
-        "pricing_tier": reading.pricing_tier,
-        "region": reading.region,
-        "billing": reading.billing or ("unknown" if binding.profile == GUESS else "metered"),
-        "labels": _labels(call.labels, reading),
-    }
-
-
-def _observed(seen: Observation) -> dict[str, Any]:
-    call, reading, answer = seen.call, seen.reading, seen.answer
-    return {
-        "method": wire_text(call.method),
-        "path": wire_text(clean(call.path)),
+        "method": call.method,
+        "path": claim.path,
         "status": answer.status,
         "streamed": seen.streamed,
         "request_model": reading.request_model,
@@ -123,8 +118,28 @@ def _observed(seen: Observation) -> dict[str, Any]:
         "request_id": reading.request_id,
         "service_tier": reading.service_tier,
         "finish_reasons": reading.finish_reasons or None,
+        "pricing_tier": reading.pricing_tier,
+        "region": reading.region,
+        "outcome": None,
+        "error": None,
+        "usage": None,
+        "usage_source": None,
+        "usage_reason": None,
+        "estimated": None,
+        "estimate_method": None,
+        "cost_usd": None,
+        "cost_source": None,
+        "cost_reason": None,
+        "cost_partial_usd": None,
+        "cost_lines": None,
+        "cost_list_usd": None,
+        "cost_reported_usd": None,
+        "price": None,
+        "billing": reading.billing or ("unknown" if binding.profile == GUESS else "metered"),
+        "saved_usd": None,
         "timing": _timing(seen),
         "bytes": {"request": call.request_bytes, "response": seen.response_bytes},
+        "labels": _labels(call.labels, reading) if call.labels or reading.session else None,
         "client": call.client or None,
     }
 
@@ -138,24 +153,20 @@ def _labels(labels: Mapping[str, str], reading: Reading) -> dict[str, str] | Non
 
 def _timing(seen: Observation) -> dict[str, float]:
     began, timing = seen.call.began, {}
-    for name, moment in (
-        ("first_byte_ms", seen.first_byte_at),
-        ("first_token_ms", seen.first_token_at),
-        ("duration_ms", seen.ended_at),
-    ):
-        if moment is not None:
-            timing[name] = round(max(0.0, moment - began) * 1000, 2)
+    if seen.first_byte_at is not None:
+        timing["first_byte_ms"] = _ms(seen.first_byte_at - began)
+    if seen.first_token_at is not None:
+        timing["first_token_ms"] = _ms(seen.first_token_at - began)
+    timing["duration_ms"] = _ms(seen.ended_at - began)
     return timing
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 2) if seconds > 0 else 0.0
 
 
 def _rfc3339(epoch: float) -> str:
     return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
-
-
-def clean(path: str) -> str:
-    """A path without its query and without segments that name a piece of content (`/v1/responses/{id}`)."""
-    path = path.partition("?")[0].partition("#")[0]
-    return "/".join("{id}" if _ID.match(part) else part for part in path.split("/"))[:128]
 
 
 def _price(values: dict[str, Any], reading: Reading, prices: PriceBook, at: datetime, flags: list[str]) -> None:
@@ -170,18 +181,20 @@ def _price(values: dict[str, Any], reading: Reading, prices: PriceBook, at: date
     else:
         values.update(cost_usd=None, cost_source="unpriced", cost_reason="no_usage")
     if reading.money is not None:
-        _reported(values, reading, found, flags)
+        _reported(values, reading, reading.money, found, flags)
 
 
 def _list_price(
     values: dict[str, Any], counters: Mapping[str, Quantity], model: str | None, prices: PriceBook, at: datetime
 ) -> Decimal | None:
-    """Price by our table; the amount, or None where it has none."""
-    if model is None:
-        values.update(cost_usd=None, cost_source="unpriced", cost_reason="unknown_model")
-        return None
+    """Price by our table; the amount, or None where it has none. A call without a model fits only a user's pattern `*`."""
     found = prices.price(
-        Usage(counters), values["provider"], model, pricing_tier=values["pricing_tier"], region=values["region"], at=at
+        Usage(counters),
+        values["provider"],
+        model or "",
+        pricing_tier=values["pricing_tier"],
+        region=values["region"],
+        at=at,
     )
     if found.price:
         values["price"] = {**found.price, "at": _rfc3339(at.timestamp())}
@@ -194,39 +207,27 @@ def _list_price(
     return None
 
 
-def _reported(values: dict[str, Any], reading: Reading, listed: Decimal | None, flags: list[str]) -> None:
+def _reported(
+    values: dict[str, Any], reading: Reading, money: Decimal, listed: Decimal | None, flags: list[str]
+) -> None:
     """The provider's own money beside ours; preferred where the profile trusts it."""
-    money = reading.money.quantize(PLACES, ROUND_HALF_EVEN) if reading.money is not None else ZERO
-    values["cost_reported_usd"] = money
+    values["cost_reported_usd"] = money.quantize(PLACES, ROUND_HALF_EVEN)
+    whole = (money + reading.beside if reading.beside is not None else money).quantize(PLACES, ROUND_HALF_EVEN)
     if listed is not None:
         values["cost_list_usd"] = listed
-        if abs(listed - money) > DIFFERS * max(listed, money):
+        if abs(listed - whole) > DIFFERS * max(listed, whole):
             flags.append("cost_differs")
     if reading.dialect.trust:
-        values.update(cost_usd=money, cost_source="reported")
-        for key in ("cost_reason", "cost_partial_usd"):
-            values.pop(key, None)
+        values.update(cost_usd=whole, cost_source="reported", cost_reason=None, cost_partial_usd=None)
 
 
 def _share(
-    common: Mapping[str, Any],
-    share: tuple[str | None, dict[str, Quantity]],
-    seen: Observation,
-    prices: PriceBook,
-    at: datetime,
-    source: str,
-    outcome: str,
+    main: Mapping[str, Any], model: str | None, counters: dict[str, Quantity], prices: PriceBook, at: datetime
 ) -> dict[str, Any]:
-    """A sub-line: another model's share of the call."""
-    model, counters = share
-    values: dict[str, Any] = {
-        **common,
-        "id": new_id(int(seen.call.began * 1e9)),
-        "parent": common["id"],
-        "outcome": outcome,
-        "response_model": model,
-        "usage": counters,
-        "usage_source": source,
-    }
-    _list_price(values, counters, model, prices, at)
-    return in_order(values)
+    """A sub-line: another model's share of the call; no call of its own, so no status, timing or bytes."""
+    line = {key: main[key] for key in SHARED if key in main}
+    line.update(id=new_id(int(at.timestamp() * 1e9)), parent=main["id"], response_model=model, usage=counters)
+    line.setdefault("pricing_tier", None)
+    line.setdefault("region", None)
+    _list_price(line, counters, model, prices, at)
+    return in_order(line)

@@ -4,6 +4,8 @@ Knows how bytes become events (through `wire`), which dialect reads them, and ho
 mitmproxy, files or clocks: times and ids are handed in.
 """
 
+import contextlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -13,8 +15,9 @@ from llmtab.extract import Fold, Reading
 from llmtab.profiles import Claim
 from llmtab.profiles.refs import Scope
 from llmtab.wire.decoding import DecodeError, decode_all, decoder
-from llmtab.wire.sniffing import sniff
+from llmtab.wire.framing import framer
 from llmtab.wire.scan import Selector, select
+from llmtab.wire.sniffing import sniff
 
 type How = Literal["complete", "aborted", "broken"]
 
@@ -22,6 +25,9 @@ TAP_LIMIT: Final = 1024 * 1024
 """Raw bytes kept of one stream; nearly every stream ends below it, and one scan at the end is the cheapest way."""
 TAP_TOTAL: Final = 64 * 1024 * 1024
 """Raw bytes kept of all open streams together; above it each goes on incrementally, in a few kilobytes."""
+DECODED_LIMIT: Final = 16 * 1024 * 1024
+"""Of a coded body so much is decoded at once; of a larger one only both ends are looked at."""
+ENDS: Final = 64 * 1024
 HEAD, TAIL = 12, 3
 """Events always parsed: the first bring model, id and the first text, the last the end."""
 STREAMS: Final = frozenset({"sse", "ndjson", "jsonarray", "eventstream"})
@@ -135,7 +141,7 @@ class Exchange:
         try:
             self._decoder = decoder(self.answer.headers.get("content-encoding", ""))
         except DecodeError as error:
-            self.undecodable = str(error)
+            self.undecodable = error.reason
         start = b"".join(kept[:64])[:4096] if not self.answer.headers.get("content-encoding") else b""
         kind = sniff(self.answer.headers.get("content-type", ""), start)
         self._selector = Selector(kind, self._keys(), HEAD, TAIL)
@@ -149,7 +155,7 @@ class Exchange:
             for piece in self._decoder.feed(chunk):
                 self._feed_events(self._selector.feed(piece))
         except DecodeError as error:
-            self.undecodable = str(error)
+            self.undecodable = error.reason
 
     def _feed_events(self, frames: Sequence[bytes]) -> None:
         for frame in frames:
@@ -165,7 +171,10 @@ class Exchange:
         if self._folds is None:
             request = _request_reader(self.call)
             self._folds = [
-                Fold(dialect, Scope(self.answer.headers, self.call.headers, request, self.claim.captures, self.call.query))
+                Fold(
+                    dialect,
+                    Scope(self.answer.headers, self.call.headers, request, self.claim.captures, self.call.query),
+                )
                 for dialect in self.claim.binding.dialects
             ]
         return self._folds
@@ -207,33 +216,54 @@ class Exchange:
         return next((reading for reading in readings if reading.seen and reading.counters), readings[0])
 
     def _close_whole(self, seen: Observation, body: bytes) -> None:
+        """A body that mitmproxy buffered. Nearly all are one plain JSON object, so that is tried first."""
         coding = self.answer.headers.get("content-encoding", "")
-        whole = decode_all([body], coding)
-        self.undecodable = whole.broken
-        seen.transport = kind = sniff(self.answer.headers.get("content-type", ""), whole.data[:4096])
-        if kind == "opaque":
-            return
-        if kind != "json":
-            self._feed_events([frame for _, frame in select(whole.data, kind, self._keys(), HEAD, TAIL)])
-            return
-        if len(whole.data) > BIG:
-            ends = ends_of(whole.data)
-            if ends is not None and self._ends_suffice(ends):
+        seen.transport = "json"
+        if body[:1] == b"{" and not coding and len(body) <= BIG:
+            event = parse(body)
+            if event is not None:
+                self._feed(event)
                 return
-        self._feed_json(whole.data)
+        self._scan(seen, [body], coding)
 
-    def _feed_json(self, data: bytes) -> None:
-        event = parse(data)
+    def _scan(self, seen: Observation, chunks: list[bytes], coding: str) -> Any:
+        """Decode, find out the framing, feed the events that matter. Gives back the decoded body and the frames' ends."""
+        whole = decode_all(chunks, coding, max(DECODED_LIMIT, sum(map(len, chunks)) if not coding else 0))
+        self.undecodable = whole.broken
+        media_type = self.answer.headers.get("content-type", "")
+        seen.transport = kind = sniff(media_type, whole.data[:4096])
+        if kind == "opaque":
+            return whole, []
+        if kind == "json":
+            self._feed_json(whole.data, chunks if whole.broken == "limit" else [], coding)
+            return whole, []
+        reader = framer(kind)
+        frames = select(whole.data, kind, self._keys(), HEAD, TAIL, reader)
+        self._feed_events([frame for _, frame in frames])
+        if getattr(reader, "broken", ""):
+            self.undecodable = self.undecodable or kind
+        return whole, frames
+
+    def _feed(self, event: Any) -> None:
+        for fold in self._open_folds():
+            fold.feed(event)
+
+    def _feed_json(self, data: bytes, chunks: list[bytes], coding: str) -> None:
+        """One JSON body. Of a large one the members around its big array are tried first, of one over the limit only they."""
+        if len(data) > BIG or chunks:
+            around = ends_of(_head_and_tail(chunks, coding) if chunks else data)
+            if around is not None and self._ends_suffice(around):
+                self.undecodable = "" if chunks else self.undecodable
+                return
+        event = parse(data) if not chunks else None
         if event is None:
             self.undecodable = self.undecodable or ("json" if data.strip() else "")
         else:
-            for fold in self._open_folds():
-                fold.feed(event)
+            self._feed(event)
 
-    def _ends_suffice(self, ends: dict[str, Any]) -> bool:
+    def _ends_suffice(self, around: dict[str, Any]) -> bool:
         """Whether the members around the big array hold the usage; if not the body is parsed whole."""
-        for fold in self._open_folds():
-            fold.feed(ends)
+        self._feed(around)
         if any(fold.seen for fold in self._open_folds()):
             return True
         self._folds = None
@@ -241,28 +271,31 @@ class Exchange:
 
     def _close_stream(self, seen: Observation) -> None:
         seen.first_byte_at = self._times[0] if self._times else None
-        media_type = self.answer.headers.get("content-type", "")
         if self._selector is not None:
-            if self._decoder is not None and not self.undecodable:
-                try:
-                    for piece in self._decoder.close():
-                        self._feed_events(self._selector.feed(piece))
-                except DecodeError as error:
-                    self.undecodable = str(error)
-            self._feed_events(self._selector.close())
-            seen.transport = self._selector.kind
+            self._close_incremental(seen, self._selector)
             return
-        whole = decode_all(self._chunks, self.answer.headers.get("content-encoding", ""))
-        self.undecodable = whole.broken
-        seen.transport = kind = sniff(media_type, whole.data[:4096])
-        if kind == "opaque":
-            return
-        if kind == "json":
-            self._feed_json(whole.data)
-            return
-        frames = select(whole.data, kind, self._keys(), HEAD, TAIL)
-        self._feed_events([frame for _, frame in frames])
+        whole, frames = self._scan(seen, self._chunks, self.answer.headers.get("content-encoding", ""))
         seen.first_token_at = self._first_token(whole, frames[:HEAD])
+
+    def _close_incremental(self, seen: Observation, selector: Selector) -> None:
+        if self._decoder is not None and not self.undecodable:
+            try:
+                for piece in self._decoder.close():
+                    self._feed_events(selector.feed(piece))
+            except DecodeError as error:
+                self.undecodable = error.reason
+        self._feed_events(selector.close())
+        seen.transport = selector.kind
+        reader = selector.framer
+        if getattr(reader, "broken", ""):
+            self.undecodable = self.undecodable or selector.kind
+        tail = getattr(reader, "tail", b"")
+        if tail and getattr(
+            reader, "overflowed", False
+        ):  # a JSON body larger than any we would parse: its end may tell
+            around = ends_of(b'{"":[' + tail)
+            if around is None or not self._ends_suffice(around):
+                self.undecodable = self.undecodable or "limit"
 
     def _first_token(self, whole: Any, frames: Sequence[tuple[int, bytes]]) -> float | None:
         """When the chunk came that brought the first text, if it is among the first events."""
@@ -273,6 +306,18 @@ class Exchange:
                     if any(isinstance(text, str) and text for _, text in each(fold.scope, event)):
                         return self._times[min(whole.chunk_at(end - 1), len(self._times) - 1)]
         return None
+
+
+def _head_and_tail(chunks: list[bytes], coding: str) -> bytes:
+    """The first and the last part of a decoded body that is too large to be kept: enough for the members around its array."""
+    head, tail = bytearray(), b""
+    with contextlib.suppress(DecodeError):
+        stream = decoder(coding)
+        for piece in itertools.chain(*map(stream.feed, chunks), stream.close()):
+            if len(head) < ENDS:
+                head += piece[: ENDS - len(head)]
+            tail = (tail + piece)[-4 * ENDS :]
+    return bytes(head) + tail
 
 
 def _request_reader(call: Call) -> Callable[[], Any]:

@@ -15,6 +15,8 @@ from llmtab.profiles.refs import Scope, Test, walk
 from llmtab.record import wire_text
 from llmtab.usage import COUNTERS, Quantity, excesses
 
+NOTHING: Final[dict[str, Any]] = {}
+"""Stands for the usage object of a call that had none."""
 STANDARD_TIERS: Final[Mapping[str, str | None]] = {"default": "standard", "on_demand": "standard", "auto": None}
 """Words for the ordinary tier that several providers share; `auto` is a wish of the request, no tier."""
 
@@ -29,9 +31,13 @@ class Reading:
     ended: bool = False
     failed: bool = False
     counters: dict[str, Quantity] = field(default_factory=dict)
+    estimate: dict[str, Quantity] = field(default_factory=dict)
+    """Units that we counted ourselves (characters asked for, images that came): only where the answer told no usage."""
     parts: list[tuple[str | None, dict[str, Quantity]]] = field(default_factory=list)
     model: str | None = None
     request_model: str | None = None
+    price_model: str | None = None
+    """The name to price by, where it is neither of the two above (Bedrock's answers name the vendor's model)."""
     response_id: str | None = None
     request_id: str | None = None
     service_tier: str | None = None
@@ -41,6 +47,8 @@ class Reading:
     error_type: str | None = None
     finish_reasons: list[str] = field(default_factory=list)
     money: Decimal | None = None
+    beside: Decimal | None = None
+    """USD that another party charges for this call, as far as the provider knows it."""
     billing: str | None = None
     not_billed: bool = False
     flags: list[str] = field(default_factory=list)
@@ -49,7 +57,18 @@ class Reading:
 class Fold:
     """Feed it each parsed event, then ask once for the `Reading`. Never raises, whatever the events hold."""
 
-    __slots__ = ("_accumulated", "_finish", "_last", "_rows_by_event", "dialect", "ended", "failed", "final", "scope", "seen")
+    __slots__ = (
+        "_accumulated",
+        "_finish",
+        "_last",
+        "_rows_by_event",
+        "dialect",
+        "ended",
+        "failed",
+        "final",
+        "scope",
+        "seen",
+    )
 
     def __init__(self, dialect: Dialect, scope: Scope) -> None:
         self.dialect = dialect
@@ -130,46 +149,48 @@ class Fold:
     def reading(self) -> Reading:
         """All that was said, once the events are over."""
         dialect, scope = self.dialect, self.scope
-        if not self.seen and any(not in_event and root(scope, None) is not None for in_event, root in dialect.roots):
+        if (
+            not self.seen
+            and dialect.header_roots
+            and any(not in_event and root(scope, None) is not None for in_event, root in dialect.roots)
+        ):
             scope.usage, self._last, self.seen, self.final = {}, {}, True, True
         out = Reading(dialect, self.seen, self.final, self.ended, self.failed, finish_reasons=self._finish)
         if self.seen:
             self._count(out)
-            out.parts = [share for part in dialect.parts for share in self._shares(part)]
-        for name, fact in (
-            ("model", dialect.model),
-            ("request_model", dialect.request_model),
-            ("response_id", dialect.id),
-            ("request_id", dialect.request_id),
-            ("service_tier", dialect.tier),
-            ("session", dialect.session),
-            ("error_type", dialect.error_type),
-        ):
-            if fact is not None:
-                self._fact(out, name, fact(scope, scope.usage))
-        self._place_and_tier(out)
-        out.money = self._money(dialect.money)
-        out.billing = next((kind for kind, where in dialect.billing if where is None or where(scope, scope.usage)), None)
-        out.not_billed = any(test(scope, scope.usage) for test in dialect.not_billed)
-        return out
-
-    @staticmethod
-    def _fact(out: Reading, name: str, value: Any) -> None:
-        if value is None or value == "" or isinstance(value, (dict, list)):
-            return
-        text = wire_text(as_text(value))
-        if text is None:
-            out.flags.append(f"dropped:{'response_model' if name == 'model' else name}")
-        else:
-            setattr(out, name, text)
-
-    def _place_and_tier(self, out: Reading) -> None:
-        dialect, tier = self.dialect, out.service_tier
-        if tier:
+            if dialect.parts:
+                out.parts = [share for part in dialect.parts for share in self._shares(part)]
+        if dialect.estimate and not out.counters:
+            out.estimate = {
+                row.name: value for row in dialect.estimate if (value := row.plain(scope, None)) is not None
+            }
+        usage = scope.usage if scope.usage is not None else NOTHING
+        model, asked, price_model, ident, request_id, tier, pricing_tier, place, session, kind = dialect.facts(
+            scope.slots, scope, usage
+        )
+        out.model = _text(out, "response_model", model)
+        out.request_model = _text(out, "request_model", asked)
+        out.price_model = _text(out, "price_model", price_model)
+        out.response_id = _text(out, "response_id", ident)
+        out.request_id = _text(out, "request_id", request_id)
+        out.session = _text(out, "session", session)
+        out.error_type = _text(out, "error_type", kind)
+        out.service_tier = tier = _text(out, "service_tier", tier)
+        tier = _text(out, "pricing_tier", pricing_tier) or tier
+        if tier is not None:
             out.pricing_tier = dialect.tiers.get(tier) or STANDARD_TIERS.get(tier.lower(), tier.lower())
-        place = dialect.region(self.scope, self.scope.usage) if dialect.region else None
         if isinstance(place, str) and place:
             out.region = wire_text(dialect.regions.get(place, place))
+        if dialect.money:
+            out.money = self._money([entry for entry in dialect.money if not entry.beside], usage)
+            out.beside = self._money([entry for entry in dialect.money if entry.beside], usage)
+        for basis, where in dialect.billing:
+            if where is None or where(scope, scope.usage):
+                out.billing = basis
+                break
+        if dialect.not_billed:
+            out.not_billed = any(test(scope, scope.usage) for test in dialect.not_billed)
+        return out
 
     def _count(self, out: Reading) -> None:
         """Rows to inclusive counters, then the checks of section 4 of the design."""
@@ -184,16 +205,17 @@ class Fold:
                 counters[row.name] = value
             if scope.dropped:
                 out.flags.append(f"dropped:{row.name}")
-        for row in dialect.rows:
-            if row.outside:
-                _add_outside(row, counters, scope)
-        self._clamp_stale(out)
+        for row in dialect.outside_rows:
+            _add_outside(row, counters, scope)
+        exceeding = excesses(counters)
+        if exceeding:
+            self._clamp_stale(out, exceeding)
         _check_total(out, dialect.total(scope, usage) if dialect.total is not None else None)
 
-    def _clamp_stale(self, out: Reading) -> None:
+    def _clamp_stale(self, out: Reading, exceeding: Sequence[str]) -> None:
         """A part that only an earlier event gave may exceed a parent that a later one lowered: then the parent holds."""
         counters = out.counters
-        for name in excesses(counters):
+        for name in exceeding:
             parent = COUNTERS[name].parent
             row = next((row for row in self.dialect.rows if row.name == name), None)
             stale = row is not None and row.plain(self.scope, self._last) is None
@@ -212,17 +234,28 @@ class Fold:
                 shares.append((wire_text(part.model(scope, element)), counters))
         return shares
 
-    def _money(self, entries: Sequence[Money]) -> Decimal | None:
+    def _money(self, entries: Sequence[Money], usage: Any) -> Decimal | None:
         """USD that the provider itself named for this call; None where it named none."""
         total: Decimal | None = None
         for entry in entries:
             if entry.where is not None and not entry.where(self.scope, self.scope.usage):
                 continue
-            amount = amount_of(entry.get(self.scope, self.scope.usage))
+            figure = entry.get(self.scope.slots, self.scope, usage)[0]
+            amount = amount_of(figure) if figure is not None else None
             if amount is None or (amount == 0 and entry.zero_is_unknown):
                 continue
             total = (total or Decimal(0)) + amount * entry.scale
         return total
+
+
+def _text(out: Reading, name: str, value: Any) -> str | None:
+    """A fact as text, if the ledger may hold it; what it may not is flagged."""
+    if value is None or value == "" or isinstance(value, (dict, list)):
+        return None
+    text = wire_text(value) or wire_text(as_text(value))
+    if text is None:
+        out.flags.append(f"dropped:{name}")
+    return text
 
 
 def keep(slots: list[Any], number: int, value: Any, keeps_first: bool) -> None:

@@ -6,7 +6,7 @@ markup is parsed and no control character is passed on.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -244,7 +244,7 @@ def _foot(state: State, width: int) -> list[Row]:
         text = f"ledger: {waiting:,} lines wait, {dropped:,} dropped" + (f" ({cells.safe(why, 60)})" if why else "")
         shown.append([Cell(_cut(text, width), "bad")])
     elif state.ledger:
-        shown.append([Cell(_cut(f"ledger {cells.safe(state.ledger, 400)}", width), "dim")])
+        shown.append([Cell(_cut(f"ledger {cells.safe(at_home(state.ledger), 400)}", width), "dim")])
     return shown
 
 
@@ -252,62 +252,51 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def _local_now() -> datetime:
-    return datetime.now().astimezone()
-
-
 class LiveTable:
-    """A session's table on a console: drawn at most once a second, only if something changed, only when asked to."""
+    """Draws a state on a console (standard output if None): at most once a second, only if something changed.
 
-    def __init__(
-        self, console: Console | None = None, *, ledger_path: Path | str = "", now: Callable[[], datetime] = _local_now
-    ) -> None:
+    `now` is aware; times are shown in its zone, so a caller gives local time.
+    """
+
+    def __init__(self, console: Console | None, state: State) -> None:
         self.console = console or Console()
-        self.state = State(ledger=_at_home(ledger_path))
-        self._now = now
+        self.state = state
         self._live: Live | None = None
         self._drawn: tuple[object, ...] = ()
         self._at = datetime.min.replace(tzinfo=UTC)
 
-    def add(self, line: Line) -> None:
-        """Takes in one line; shows nothing yet."""
-        self.state.add(line)
-
-    def start(self) -> None:
+    def start(self, now: datetime) -> None:
         self._live = Live(console=self.console, auto_refresh=False, vertical_overflow="crop")
         self._live.start()
-        self._draw(self._live)
+        self._draw(self._live, now)
 
-    def update(self, *, waiting: int = 0, dropped: int = 0, trouble: str = "", notes: Sequence[str] = ()) -> bool:
-        """Takes in how the ledger is, and draws if something changed and the last picture is a second old.
+    def update(self, now: datetime) -> bool:
+        """Draws if the state, the terminal's size or the rates changed and the last picture is a second old.
 
-        Returns whether it drew. The terminal's size is something that changes, too, and so are the rates per hour.
+        Returns whether it drew.
         """
-        self.state.set_trouble(waiting, dropped, trouble)
-        self.state.set_notes(notes)
-        now = self._now()
         if not self._live or now - self._at < _BETWEEN:
             return False
-        falling = now - self._at >= STALE and self.state.totals.per_hour(now, timedelta(hours=1)) != (0, 0)
+        falling = now - self._at >= STALE and any(self.state.totals.per_hour(now, timedelta(hours=1)))
         if (self.state.version, self.console.size) == self._drawn and not falling:
             return False
-        self._draw(self._live)
+        self._draw(self._live, now)
         return True
 
-    def stop(self) -> None:
+    def stop(self, now: datetime) -> None:
         """Leaves the last picture on the screen."""
         if self._live:
-            self._draw(self._live)
+            self._draw(self._live, now)
             self._live.stop()
             self._live = None
 
-    def _draw(self, live: Live) -> None:
-        size, self._at = self.console.size, self._now()
-        self._drawn = (self.state.version, size)
-        live.update(render(self.state, size.width, self._at, size.height), refresh=True)
+    def _draw(self, live: Live, now: datetime) -> None:
+        size = self.console.size
+        self._drawn, self._at = (self.state.version, size), now
+        live.update(render(self.state, size.width, now, size.height), refresh=True)
 
 
-def _at_home(path: Path | str) -> str:
+def at_home(path: Path | str) -> str:
     """A path as people write it, `~` for the home folder."""
     home = str(Path.home())
     return "~" + str(path)[len(home) :] if str(path).startswith(home + "/") else str(path)

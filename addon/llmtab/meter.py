@@ -11,7 +11,6 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from pathlib import Path
 from time import time
 from typing import Any, Final
 

@@ -6,13 +6,16 @@ or where their values come from. In memory a line is a plain dict of these keys,
 
 import json
 import os
-import re
 import time
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
 
+from pydantic_core import to_json
+
 SCHEMA_VERSION: Final = 1
+MAX_TEXT: Final = 128
+"""Characters of any string that comes from the wire."""
 
 
 class Note:
@@ -125,14 +128,10 @@ class Record(TypedDict, total=False):
 FIELDS: Final = tuple(Record.__annotations__)
 """The keys in the order they are written in."""
 
-# The C encoder writes a float its own way (7.5e-05) and knows no Decimal, so a Decimal goes through it as a marked string
-# whose marks are taken off afterwards. No other string can hold the mark: wire strings are printable ASCII.
+# The encoder (Rust, four times as fast as the standard library's) writes a Decimal as a string, so money goes through it
+# marked and the marks are taken off afterwards. No other string can hold the mark: wire strings are printable ASCII.
 _MARK: Final = "\x01"
-_ENCODER: Final = json.JSONEncoder(
-    separators=(",", ":"), ensure_ascii=True, check_circular=False, default=lambda value: _MARK + plain(value) + _MARK
-)
-_SAFE: Final = re.compile(r"[!-~]{1,128}").fullmatch
-_SAFE_SPACED: Final = re.compile(r"[ -~]{1,128}").fullmatch
+_MONEY: Final = ("cost_usd", "cost_partial_usd", "cost_list_usd", "cost_reported_usd", "saved_usd")
 
 
 def plain(value: Decimal) -> str:
@@ -146,10 +145,28 @@ def plain(value: Decimal) -> str:
 
 def encode(line: Mapping[str, Any]) -> bytes:
     """The line as compact JSON without the newline. Keys keep the order they have in `line`."""
-    text = _ENCODER.encode(line)
-    if "\\u0001" in text:
-        text = text.replace('"\\u0001', "").replace('\\u0001"', "")
-    return text.encode()
+    marked = dict(line)
+    for key in _MONEY:
+        if type(marked.get(key)) is Decimal:
+            marked[key] = f"{_MARK}{plain(marked[key])}{_MARK}"
+    if "cost_lines" in marked:
+        marked["cost_lines"] = [_marked(term) for term in marked["cost_lines"]]
+    for key in ("usage", "estimate", "budget"):
+        if key in marked and any(type(value) is Decimal for value in marked[key].values()):
+            marked[key] = _marked(marked[key])
+    data = to_json(marked)
+    return data.replace(b'"\\u0001', b"").replace(b'\\u0001"', b"") if b"\\u0001" in data else data
+
+
+def _marked(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: f"{_MARK}{plain(value)}{_MARK}"
+        if type(value) is Decimal
+        else _marked(value)
+        if type(value) is dict
+        else value
+        for key, value in values.items()
+    }
 
 
 def decode(data: bytes | str) -> dict[str, Any]:
@@ -167,12 +184,22 @@ def in_order(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def wire_text(value: object) -> str | None:
     """A string from the wire if it is one we may keep: 1 to 128 printable ASCII characters without spaces."""
-    return value if isinstance(value, str) and _SAFE(value) else None
+    if (
+        type(value) is str
+        and 0 < len(value) <= MAX_TEXT
+        and value.isascii()
+        and value.isprintable()
+        and " " not in value
+    ):
+        return value
+    return None
 
 
 def label_text(value: object) -> str | None:
     """A label's value if it is one we may keep: like `wire_text`, spaces allowed."""
-    return value if isinstance(value, str) and _SAFE_SPACED(value) else None
+    if type(value) is str and 0 < len(value) <= MAX_TEXT and value.isascii() and value.isprintable():
+        return value
+    return None
 
 
 def new_id(now_ns: int | None = None) -> str:

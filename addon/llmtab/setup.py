@@ -32,13 +32,35 @@ def home() -> Path:
 
 def declare_options(add: Callable[..., None]) -> None:
     """Declare every option of ours to mitmproxy (`mitmdump --options` prints these texts)."""
-    add("llmtab_ledger", str, "", "The ledger: one JSON line a call. Default: ~/.llmtab/ledger.jsonl (the folder: $LLMTAB_HOME).")
-    add("llmtab_config", str, "", "Path of llmtab.yaml: own hosts and profiles, price overrides. Default: llmtab.yaml in $LLMTAB_HOME, if there.")
+    add(
+        "llmtab_ledger",
+        str,
+        "",
+        "The ledger: one JSON line a call. Default: ~/.llmtab/ledger.jsonl (the folder: $LLMTAB_HOME).",
+    )
+    add(
+        "llmtab_config",
+        str,
+        "",
+        "Path of llmtab.yaml: own hosts and profiles, price overrides. Default: llmtab.yaml in $LLMTAB_HOME, if there.",
+    )
     add("llmtab_pricing", Sequence[str], [], "Further price files; a later entry replaces a whole earlier one.")
     add("llmtab_profiles", Sequence[str], [], "Folders (or files) of your own profiles.")
-    add("llmtab_intercept", str, "llm", "Which TLS connections are decrypted: llm (only hosts of LLM providers) or all.")
-    add("llmtab_table", str, "auto", "The live table: auto (when stdout is a terminal and the tool is mitmdump), on, off.")
-    add("llmtab_fsync", str, "interval", "When lines reach the disk for certain: always (before the call ends), interval (each second), off.")
+    add(
+        "llmtab_intercept", str, "llm", "Which TLS connections are decrypted: llm (only hosts of LLM providers) or all."
+    )
+    add(
+        "llmtab_table",
+        str,
+        "auto",
+        "The live table: auto (when stdout is a terminal and the tool is mitmdump), on, off.",
+    )
+    add(
+        "llmtab_fsync",
+        str,
+        "interval",
+        "When lines reach the disk for certain: always (before the call ends), interval (each second), off.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,14 +102,19 @@ class Usage:
         return self.counters.get(name)
 
 
+_WHOLES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {row.name: tuple({row.parent, *row.crosses}) for row in COUNTERS.values() if row.parent is not None}
+)
+
+
 def excesses(counters: Mapping[str, Quantity]) -> list[str]:
     """Names of parts that are greater than their known parent: they happen on the wire and cannot be priced by list."""
     found = []
     for name, value in counters.items():
-        row = COUNTERS[name]
-        for whole in (row.parent, *row.crosses):
-            limit = counters.get(whole) if whole else None
-            if limit is not None and value > limit:
-                found.append(name)
-                break
+        if value and name in _WHOLES:
+            for whole in _WHOLES[name]:
+                limit = counters.get(whole)
+                if limit is not None and value > limit:
+                    found.append(name)
+                    break
     return found

@@ -118,13 +118,13 @@ class Proxy:
         parts = urlsplit(url)
         assert parts.hostname
         connection: http.client.HTTPConnection
+        target = f"{parts.path}?{parts.query}" if parts.query else parts.path
         if parts.scheme == "https":
             connection = http.client.HTTPSConnection("127.0.0.1", self.port, context=self.context, timeout=PATIENCE)
             connection.set_tunnel(parts.hostname, parts.port or 443)
-            target = f"{parts.path}?{parts.query}" if parts.query else parts.path
         else:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
-            target = url
+            target = target if parts.port == self.port else url  # in reverse mode the proxy is the server
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         connection.putrequest(method, target, skip_accept_encoding=True)
         sent = [("content-type", "application/json"), ("content-length", str(len(data or b""))), *headers]

@@ -15,10 +15,10 @@ from upstream import Upstream, reply
 CONFIGS = {
     "no yaml": ("hosts: [", "yaml"),
     "unknown key": ("hostz: {}", "hostz"),
-    "pointer typo": (
-        "hosts:\n  - host: llm.example.com\n    gravitee:\n      extraction:\n        type: CUSTOM\n"
-        "        inputTokenPointer: /usage/~2\n        outputTokenPointer: /usage/out\n",
-        "~2",
+    "pointer typo": ("hosts:\n  llm.example.com:\n    input_tokens: /usage/~2\n    output_tokens: /out\n", "~2"),
+    "gravitee": (
+        "hosts:\n  llm.example.com:\n    gravitee: {extraction: {type: NOBODY}, pricing: {type: none}}\n",
+        "nobody",
     ),
 }
 
@@ -26,10 +26,11 @@ CONFIGS = {
 def failed(tmp_path: Path, conf: Path, *arguments: str, command: list[str] | None = None) -> list[str]:
     """The lines that a start which fails prints, without mitmproxy's own last word; the exit status is not zero."""
     command = [*(command or [*MITMDUMP, "-s", str(MAIN), "-p", str(free_port())]), "--set", f"confdir={conf}"]
+    command += ["--set", "termlog_verbosity=warn"]
     done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert done.returncode != 0
     lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    return [line for line in lines if "Loading script" not in line and "logged during startup" not in line]
+    return [line for line in lines if "logged during startup" not in line]
 
 
 def one(lines: list[str]) -> str:

@@ -121,9 +121,9 @@ def _disjoint(used: Mapping[str, Quantity], rates: Rates) -> dict[str, Quantity]
 
 
 def _folded(name: str, used: Mapping[str, Quantity], rates: Rates) -> bool:
-    """Whether a part needs no line of its own: its whole is on the bill and has the same price."""
+    """Whether a part needs no line of its own: its one whole is on the bill and has the same price."""
     whole = PARENT[name]
-    if whole is None or whole not in used:
+    if whole is None or whole not in used or len(CHAINS[name]) > 1:
         return False
     own = rates.get(name)
     if own is None:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from llmtab.documents import check, fail
 from llmtab.pricing.checks import check_file
@@ -20,12 +20,14 @@ DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def _matching(pattern: str, expected: str) -> Any:
-    def validate(value: str) -> str:
-        if not re.fullmatch(pattern, value):
+    def validate(value: Any) -> Any:
+        if isinstance(value, dict | list):
+            return value  # another branch of a union
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
             raise ValueError(f"{value!r}, expected {expected}")
         return value
 
-    return AfterValidator(validate)
+    return BeforeValidator(validate)
 
 
 Text = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
@@ -74,6 +76,8 @@ class Row(Rates):  # type: ignore[misc]
                 continue
             if value is None or unit is None or side in data:
                 raise ValueError(f"{side}PriceValue and {side}PriceUnit, expected both of them and no {side!r}")
+            if type(unit) is not int or unit <= 0 or not isinstance(value, int | Decimal):
+                raise ValueError(f"{side}PriceValue {value} for {side}PriceUnit {unit}, expected two numbers above 0")
             data[side] = {"value": value, "unit": unit}
         return data
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from llmtab.caching import cached
 from llmtab.documents import check, fail, load
 from llmtab.profiles.compiled import Dialect
-from llmtab.profiles.patterns import captured, clean_path, compile_host, compile_path, is_literal
+from llmtab.profiles.patterns import captured, clean_path, compile_host, compile_path, is_literal, shown_path
 
 VERSION: Final = "profiles-1"
 GUESS: Final = "openai_compatible"
@@ -42,6 +42,8 @@ class Claim:
 
     binding: Binding
     captures: Mapping[str, str]
+    path: str = ""
+    """The path as the ledger shows it."""
 
 
 class ProfileError(ValueError):
@@ -75,7 +77,7 @@ class Provider:
             if method in methods or "*" in methods:
                 found = pattern.fullmatch(path)
                 if found:
-                    return Claim(self.binding(key, spec), {**host, **captured(found)})
+                    return _claim(self.binding(key, spec), {**host, **captured(found)}, path)
         return None
 
     def binding(self, key: str, spec: Any) -> Binding:
@@ -243,8 +245,16 @@ class Profiles:
             return None
         if claim and at_host:
             owner = at_host[0][0]
-            return Claim(_owned(claim.binding, owner.spec["provider"]), {**at_host[0][1], **claim.captures})
+            return replace(
+                claim,
+                binding=_owned(claim.binding, owner.spec["provider"]),
+                captures={**at_host[0][1], **claim.captures},
+            )
         return claim
+
+
+def _claim(binding: Binding, captures: Mapping[str, str], path: str) -> Claim:
+    return Claim(binding, captures, shown_path(path, captures))
 
 
 def _owned(binding: Binding, provider: str) -> Binding:

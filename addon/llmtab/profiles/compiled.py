@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from llmtab.profiles.generated import fast_rows, fast_slots, fast_test
+from llmtab.profiles.generated import Choice, FastFacts, fast_facts, fast_rows, fast_slots, fast_test, plain_pointer
 from llmtab.profiles.refs import EACH, Compiler, Getter, Scope, Slots, Test, pointer_parts, split_ref
 from llmtab.usage import Quantity
 
@@ -15,6 +15,10 @@ type TermFn = Callable[[Scope, Any], Quantity | None]
 
 MOST: Final = 10**15  # no call has used that much of anything; a greater figure is noise or an attack
 LONGEST_NUMERAL: Final = 32
+FACTS: Final = (
+    "model", "request_model", "price_model", "id", "request_id", "tier", "pricing_tier", "region", "session", "error_type",
+)  # fmt: skip
+"""What is asked once when the call is over, in the order of `Dialect.facts`."""
 
 
 def quantity(value: Any) -> Quantity | None:
@@ -72,9 +76,10 @@ class Part:
 class Money:
     """Money on the wire: figure x scale = USD."""
 
-    __slots__ = ("get", "scale", "where", "zero_is_unknown")
+    __slots__ = ("beside", "get", "scale", "where", "zero_is_unknown")
 
-    def __init__(self, get: Getter, scale: Decimal, where: Test | None, zero_is_unknown: bool) -> None:
+    def __init__(self, get: FastFacts, scale: Decimal, where: Test | None, zero_is_unknown: bool, beside: bool) -> None:
+        self.beside = beside
         self.get = get
         self.scale = scale
         self.where = where
@@ -85,19 +90,44 @@ class Dialect:
     """One wire shape, ready to run. Built from the merged mapping of dialect, provider's overrides and route."""
 
     __slots__ = (
-        "api", "billing", "end", "error", "error_type", "final", "finish", "headers", "id", "keys", "model", "money", "name",
-        "fast_end", "fast_error", "fast_final", "fast_rows", "fast_slots", "not_billed", "operation", "slot_count",
-        "slow_rows", "slow_slots", "parts", "plain_slots", "region", "regions", "request_id", "request_model", "roots", "rows", "session",
-        "snapshot", "stream", "text", "tier", "tiers", "total", "trust", "unwrap", "when",
+        "api",
+        "billing",
+        "end",
+        "error",
+        "estimate",
+        "facts",
+        "fast_end",
+        "fast_error",
+        "fast_final",
+        "fast_rows",
+        "fast_slots",
+        "final",
+        "finish",
+        "header_roots",
+        "headers",
+        "keys",
+        "money",
+        "name",
+        "not_billed",
+        "operation",
+        "outside_rows",
+        "parts",
+        "plain_slots",
+        "regions",
+        "roots",
+        "rows",
+        "slot_count",
+        "slow_rows",
+        "slow_slots",
+        "snapshot",
+        "stream",
+        "text",
+        "tiers",
+        "total",
+        "trust",
+        "unwrap",
+        "when",
     )  # fmt: skip
-    model: Getter | None
-    request_model: Getter | None
-    id: Getter | None
-    request_id: Getter | None
-    tier: Getter | None
-    region: Getter | None
-    error_type: Getter | None
-    session: Getter | None
     final: list[Test]
     end: list[Test]
     error: list[Test]
@@ -111,13 +141,16 @@ class Dialect:
         self.stream: bool = bool(spec.get("stream"))
         self.trust: bool = bool(spec.get("trust"))
         self.unwrap = [pointer_parts(ref) for ref in spec.get("unwrap") or ()]
-        self.roots = [_root(compiler, ref) for ref in spec.get("roots") or ("/usage",)]
+        members = frozenset(_first_members(spec.get("usage") or {}))
+        self.roots = [_root(compiler, ref, members) for ref in spec.get("roots") or ("/usage",)]
         self.rows = _rows(compiler, spec.get("usage") or {})
+        self.estimate = _rows(compiler, spec.get("estimate") or {}, "event")
+        self.header_roots = any(not in_event for in_event, _ in self.roots)
+        self.outside_rows = tuple(row for row in self.rows if row.outside)
         self.total = _term(compiler, spec["total"]) if spec.get("total") else None
         self.parts = [_part(compiler, part) for part in spec.get("parts") or ()]
         self.money = [_money(compiler, money) for money in spec.get("money") or ()]
-        for fact in ("model", "request_model", "id", "request_id", "tier", "region", "error_type", "session"):
-            setattr(self, fact, _fact(compiler, spec[fact]) if spec.get(fact) else None)
+        self.facts = fast_facts([_choices(compiler, spec.get(fact), "event") for fact in FACTS])
         self.tiers: Mapping[str, str] = spec.get("tiers") or {}
         self.regions: Mapping[str, str] = spec.get("regions") or {}
         self.finish = [_event_fact(compiler, ref) for ref in spec.get("finish") or ()]
@@ -142,9 +175,14 @@ class Dialect:
         self.keys = frozenset(_keys(spec))
 
 
-def _root(compiler: Compiler, ref: str) -> tuple[bool, Getter]:
-    """(whether it stands in an event, how to get it); a header root makes the usage object of the headers alone."""
-    kind, _ = split_ref(ref)
+def _root(compiler: Compiler, ref: str, members: frozenset[str]) -> tuple[bool, Getter]:
+    """(whether it stands in an event, how to get it); a header root makes the usage object of the headers alone.
+
+    The root "" is the event itself, where it has one of the members that the rows begin with.
+    """
+    kind, rest = split_ref(ref)
+    if kind in ("", "event") and not rest:
+        return True, lambda scope, here: here if type(here) is dict and not members.isdisjoint(here) else None
     return kind in ("", "event"), compiler.ref(ref.removeprefix("event:"))
 
 
@@ -165,20 +203,29 @@ def _test(compiler: Compiler, where: Mapping[str, Any] | None) -> Test | None:
     return compiler.test(where) if where else None
 
 
-def _term(compiler: Compiler, term: Any) -> TermFn:
+def _term(compiler: Compiler, term: Any, base: str = "here") -> TermFn:
     if isinstance(term, str):
-        return _number(compiler.ref(term))
+        return _number(compiler.ref(term, base))
     if "any" in term:
-        choices = [_term(compiler, choice) for choice in term["any"]]
+        choices = [_term(compiler, choice, base) for choice in term["any"]]
         return lambda scope, here: next((v for c in choices if (v := c(scope, here)) is not None), None)
     if "sum" in term:
-        return _aggregate(compiler, term["sum"], term, lambda value: quantity(value))
+        return _aggregate(compiler, _based(term["sum"], base), term, lambda value: quantity(value))
     if "count" in term:
-        return _aggregate(compiler, term["count"], term, lambda value: 1)
-    return _number(compiler.ref(term["ref"], where=_test(compiler, term["where"])))
+        return _aggregate(compiler, _based(term["count"], base), term, lambda value: 1)
+    if "length" in term:
+        text = compiler.ref(term["length"], base)
+        return lambda scope, here: len(value) if isinstance(value := text(scope, here), str) else None
+    return _number(compiler.ref(term["ref"], base, _test(compiler, term["where"])))
 
 
-def _aggregate(compiler: Compiler, ref: str, term: Mapping[str, Any], worth: Callable[[Any], Quantity | None]) -> TermFn:
+def _based(ref: str, base: str) -> str:
+    return f"event:{ref}" if base == "event" and ref.startswith("/") else ref
+
+
+def _aggregate(
+    compiler: Compiler, ref: str, term: Mapping[str, Any], worth: Callable[[Any], Quantity | None]
+) -> TermFn:
     """The sum of the elements' worth; None where no element fits, so that absent stays unknown."""
     each, where = compiler.each(ref), _test(compiler, term.get("where"))
     distinct = compiler.ref(term["distinct"]) if term.get("distinct") is not None else None
@@ -202,13 +249,13 @@ def _aggregate(compiler: Compiler, ref: str, term: Mapping[str, Any], worth: Cal
     return run
 
 
-def _rows(compiler: Compiler, rows: Mapping[str, Any]) -> tuple[Row, ...]:
-    return tuple(_row(compiler, name, row) for name, row in rows.items() if row is not None)
+def _rows(compiler: Compiler, rows: Mapping[str, Any], base: str = "here") -> tuple[Row, ...]:
+    return tuple(_row(compiler, name, row, base) for name, row in rows.items() if row is not None)
 
 
-def _row(compiler: Compiler, name: str, row: Any) -> Row:
+def _row(compiler: Compiler, name: str, row: Any, base: str) -> Row:
     terms, fold = (row["terms"], row.get("fold") or "last") if isinstance(row, Mapping) else (row, "last")
-    plain = [_term(compiler, term) for term in terms if isinstance(term, str) or "outside" not in term]
+    plain = [_term(compiler, term, base) for term in terms if isinstance(term, str) or "outside" not in term]
     outside = [
         (_term(compiler, term["outside"]), _term(compiler, term["of"]))
         for term in terms
@@ -219,43 +266,45 @@ def _row(compiler: Compiler, name: str, row: Any) -> Row:
 
 def _part(compiler: Compiler, part: Mapping[str, Any]) -> Part:
     return Part(
-        compiler.each(part["each"]), _test(compiler, part.get("where")), compiler.ref(part["model"]), _rows(compiler, part["usage"])
+        compiler.each(part["each"]),
+        _test(compiler, part.get("where")),
+        compiler.ref(part["model"]),
+        _rows(compiler, part["usage"]),
     )
 
 
 def _money(compiler: Compiler, money: Mapping[str, Any]) -> Money:
     where = _test(compiler, money.get("where"))
-    get = compiler.ref(money["ref"]) if isinstance(money["ref"], str) else _first(compiler, money["ref"]["any"])
-    return Money(get, Decimal(str(money.get("scale") or "1")), where, money.get("zero") == "unknown")
+    return Money(
+        fast_facts([_choices(compiler, money["ref"], "here")]),
+        Decimal(str(money.get("scale") or "1")),
+        where,
+        money.get("zero") == "unknown",
+        bool(money.get("beside")),
+    )
 
 
-def _first_of(choices: Sequence[Getter]) -> Getter:
-    def get(scope: Scope, here: Any) -> Any:
-        for choice in choices:
-            value = choice(scope, here)
-            if value is not None and value != "":
-                return value
-        return None
-
-    return get
-
-
-def _first(compiler: Compiler, refs: Sequence[str]) -> Getter:
-    return _first_of([compiler.ref(ref) for ref in refs])
-
-
-def _fact(compiler: Compiler, fact: Any) -> Getter:
-    """A fact of the call, asked when it is over: the first alternative that has a value which is not empty."""
+def _choices(compiler: Compiler, fact: Any, base: str) -> list[Choice]:
+    """The alternatives of a fact; `base` as in `Compiler`: "event" for facts of the call, "here" for the usage object."""
+    if fact is None:
+        return []
     if isinstance(fact, str):
-        return compiler.ref(fact, "event")
+        kind, rest = split_ref(fact)
+        parts = plain_pointer(fact)
+        if parts and (kind == "event" or base == "event"):
+            return [compiler.slots.add(parts, None)]
+        if kind == "usage" or (kind == "" and base == "here"):
+            parts = plain_pointer(rest)
+            return [parts] if parts else [compiler.ref(fact, base)]
+        return [compiler.ref(fact, base)]
     if "any" in fact:
-        return _first_of([_fact(compiler, choice) for choice in fact["any"]])
+        return [choice for one in fact["any"] for choice in _choices(compiler, one, base)]
     if "first" in fact:
         compiler.slots.first = True
         getter = compiler.ref(fact["first"], "event")
         compiler.slots.first = False
-        return getter
-    return compiler.ref(fact["ref"], "event", _test(compiler, fact["where"]))
+        return [getter]
+    return [compiler.ref(fact["ref"], base, _test(compiler, fact["where"]))]
 
 
 def _event_fact(compiler: Compiler, fact: Any) -> Callable[[Scope, Any], Iterable[Any]]:
@@ -265,7 +314,9 @@ def _event_fact(compiler: Compiler, fact: Any) -> Callable[[Scope, Any], Iterabl
     if where is None and len(parts) == 3 and parts[1] == EACH and split_ref(ref)[0] == "":
         return _choice_values(parts[0], parts[2])
     each = compiler.each(ref)
-    return lambda scope, event: [value for _, value in each(scope, event)] if where is None or where(scope, event) else ()
+    return lambda scope, event: (
+        [value for _, value in each(scope, event)] if where is None or where(scope, event) else ()
+    )
 
 
 def _choice_values(outer: str, inner: str) -> Callable[[Scope, Any], Iterable[Any]]:

@@ -14,6 +14,10 @@ type FastRows = Callable[[Any, dict[str, Any]], Sequence[int]]
 """(usage object, counters to fill) -> numbers of the rows that have to be read the slow way."""
 type FastSlots = Callable[[Any, list[Any]], None]
 type FastTest = Callable[[Any], bool]
+type Choice = int | tuple[str, ...] | Callable[[Any, Any], Any]
+"""One alternative: a slot's number, a pointer into the usage object, or a closure (scope, usage object)."""
+type FastFacts = Callable[[list[Any], Any, Any], tuple[Any, ...]]
+"""(slots, scope, usage object) -> for each fact its first alternative that has a value which is not empty."""
 
 _SIGNS = "*?["
 
@@ -37,10 +41,10 @@ class _Writer:
             self._objects[parts] = name
         return self._objects[parts]
 
-    def function(self, arguments: str, result: str) -> Any:
+    def function(self, arguments: str, result: str, names: Mapping[str, Any] | None = None) -> Any:
         """The function, compiled. Only names, member names as literals, and numbers ever get into the source."""
         body = "\n    ".join([*self.lines, f"return {result}"])
-        scope: dict[str, Any] = {"E": {}}
+        scope: dict[str, Any] = {"E": {}, **(names or {})}
         exec(compile(f"def f({arguments}):\n    {body}\n", "<profile>", "exec"), scope)
         return scope["f"]
 
@@ -101,6 +105,25 @@ def fast_slots(pointers: Sequence[tuple[int, tuple[str, ...], bool]]) -> FastSlo
     return found
 
 
+def fast_facts(facts: Sequence[Sequence[Choice]]) -> FastFacts:
+    """One function for all of these facts."""
+    writer, names = _Writer(), {}
+    for number, choices in enumerate(facts):
+        fact = f"f{number}"
+        writer.lines.append(f"{fact} = None")
+        for choice in choices:
+            if isinstance(choice, int):
+                source = f"s[{choice}]"
+            elif isinstance(choice, tuple):
+                source = writer.get(choice)
+            else:
+                name = f"g{len(names)}"
+                names[name], source = choice, f"{name}(scope, d)"
+            writer.lines.append(f"if {fact} is None or {fact} == '': {fact} = {source}")
+    found: FastFacts = writer.function("s, scope, d", f"({', '.join(f'f{n}' for n in range(len(facts)))},)", names)
+    return found
+
+
 def fast_test(tests: Sequence[Mapping[str, Any]]) -> FastTest | None:
     """A function that says whether one of these tests holds for an event that is an object; None where one is not plain."""
     writer, any_of = _Writer(), []
@@ -134,7 +157,7 @@ def _condition(value: str, expected: Any) -> str | None:
     return None
 
 
-def is_plain_pointer(ref: str) -> tuple[str, ...] | None:
+def plain_pointer(ref: str) -> tuple[str, ...] | None:
     """The parts of a reference into the event that is a bare look-up."""
     kind, rest = split_ref(ref)
     return _plain(rest) if kind in ("", "event") and rest else None

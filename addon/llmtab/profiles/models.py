@@ -28,7 +28,9 @@ def _with_each(text: str) -> str:
 
 def _valid_host(text: str) -> str:
     if "/" in text or not text.strip("."):
-        raise ValueError(f"{text!r}, expected a host like api.example.com, localhost:8080 or *.example.com, no https://")
+        raise ValueError(
+            f"{text!r}, expected a host like api.example.com, localhost:8080 or *.example.com, no https://"
+        )
     compile_host(text)
     return text
 
@@ -51,7 +53,10 @@ def _form(value: Any) -> str:
     if isinstance(value, BaseModel):
         return type(value).__name__
     if isinstance(value, dict):
-        forms = {"any": "AnyTerm", "sum": "SumTerm", "count": "CountTerm", "outside": "OutsideTerm", "ref": "RefTerm", "terms": "FoldedRow"}
+        forms = {
+            "any": "AnyTerm", "sum": "SumTerm", "count": "CountTerm", "length": "LengthTerm", "outside": "OutsideTerm",
+            "ref": "RefTerm", "terms": "FoldedRow",
+        }  # fmt: skip
         return next((form for key, form in forms.items() if key in value), "RefTerm")
     return "list" if isinstance(value, list) else "none" if value is None else "str"
 
@@ -108,6 +113,12 @@ class CountTerm(Strict):
     distinct: Ref | None = None
 
 
+class LengthTerm(Strict):
+    """How many characters (code points) a text has."""
+
+    length: Ref
+
+
 class OutsideTerm(Strict):
     """Added only if the provider's own total is not reached without it."""
 
@@ -121,6 +132,7 @@ Term = Annotated[
     | Annotated[RefTerm, Tag("RefTerm")]
     | Annotated[SumTerm, Tag("SumTerm")]
     | Annotated[CountTerm, Tag("CountTerm")]
+    | Annotated[LengthTerm, Tag("LengthTerm")]
     | Annotated[OutsideTerm, Tag("OutsideTerm")],
     Discriminator(_form),
 ]
@@ -170,12 +182,17 @@ class AnyRef(Strict):
 
 
 class Money(Strict):
-    """Money on the wire. `scale` turns the figure into USD; `zero: unknown` says that 0 is a placeholder."""
+    """Money on the wire. `scale` turns the figure into USD; `zero: unknown` says that 0 is a placeholder.
+
+    `beside: true`: somebody else charges it (a gateway's upstream under the customer's own key). It is part of the cost, but
+    not of what this provider says that it charges.
+    """
 
     ref: Ref | AnyRef
     scale: str = "1"
     where: Where = {}
     zero: Literal["unknown", "real"] = "real"
+    beside: bool = False
 
     @field_validator("scale", mode="before")
     @classmethod
@@ -194,7 +211,12 @@ class Billing(Strict):
 
 
 class Meaning(Strict):
-    """What a body means: the part that dialects, providers' overrides and single routes share."""
+    """What a body means: the part that dialects, providers' overrides and single routes share.
+
+    `estimate`: rows that we count ourselves where the answer tells no usage (bare pointers point into the event as
+    `event:` does). `price_model`: the name to price by where neither the answer's nor the request's is it.
+    `pricing_tier`: the word for the price where it is not the service tier.
+    """
 
     api: Name | None = None
     operation: Name | None = None
@@ -204,16 +226,19 @@ class Meaning(Strict):
     when: Where | None = None
     snapshot: Where | None = None
     usage: Annotated[Rows, AfterValidator(_known_counters)] | None = None
+    estimate: Annotated[Rows, AfterValidator(_known_counters)] | None = None
     total: Ref | None = None
     parts: list[Part] | None = None
     money: list[Money] | None = None
     trust: bool | None = None
     model: Fact | None = None
     request_model: Fact | None = None
+    price_model: Fact | None = None
     id: Fact | None = None
     request_id: Fact | None = None
     tier: Fact | None = None
     tiers: dict[str, str] | None = None
+    pricing_tier: Fact | None = None
     region: Fact | None = None
     regions: dict[str, str] | None = None
     finish: list[Fact] | None = None

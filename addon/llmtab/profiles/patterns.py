@@ -5,10 +5,18 @@ segments; `*` is one label or segment, `**` any number. Must not know profiles.
 """
 
 import re
+from collections.abc import Mapping
 from re import Pattern
 from urllib.parse import unquote
 
-_TOKEN = re.compile(r"\{(?P<name>[a-z][a-z0-9_]*)(?:=(?P<words>[^}]+)|(?P<deep>\*\*))?\}|(?P<any>/\*\*)|(?P<stars>\*\*|\*)")
+_TOKEN = re.compile(
+    r"\{(?P<name>[a-z][a-z0-9_]*)(?:=(?P<words>[^}]+)|(?P<deep>\*\*))?\}|(?P<any>/\*\*)|(?P<stars>\*\*|\*)"
+)
+
+_ID = re.compile(
+    r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{4,}|[0-9a-fA-F]{16,}|\d{5,}|[a-z]{1,12}[_-](?=[A-Za-z0-9_]*\d)[A-Za-z0-9_]{12,}|[A-Za-z0-9_=-]{33,}"
+)
+"""Ids of content as providers make them: UUIDs, hex, long numbers, `resp_...`, `file-...`, and anything very long."""
 
 
 def compile_host(text: str) -> Pattern[str]:
@@ -29,7 +37,13 @@ def _compile(text: str, one: str, many: str) -> Pattern[str]:
         out.append(re.escape(text[at : token.start()]))
         at = token.end()
         if token["name"]:
-            inside = "|".join(map(re.escape, token["words"].split("|"))) if token["words"] else many if token["deep"] else one
+            inside = (
+                "|".join(map(re.escape, token["words"].split("|")))
+                if token["words"]
+                else many
+                if token["deep"]
+                else one
+            )
             out.append(f"(?P<{token['name']}>{inside})")
         elif token["any"]:
             out.append(r"(?:/[^/]+)*/?")  # also the bare root
@@ -54,6 +68,15 @@ def clean_path(path: str) -> str:
     while "//" in path:
         path = path.replace("//", "/")
     return path.rstrip("/") or "/"
+
+
+def shown_path(path: str, captures: Mapping[str, str]) -> str:
+    """A path as the ledger shows it: segments that name a piece of content become `{id}`, models and deployments stay."""
+    keep = {captures.get("model"), captures.get("deployment")}
+    parts = [
+        part if unquote(part) in keep or not _ID.fullmatch(part) else "{id}" for part in clean_path(path).split("/")
+    ]
+    return "".join(sign if "!" <= sign <= "~" else "?" for sign in "/".join(parts)[:128])
 
 
 def captured(match: re.Match[str]) -> dict[str, str]:

@@ -80,7 +80,9 @@ def split_ref(text: str) -> tuple[str, str]:
         return "", text
     kind, colon, rest = text.partition(":")
     if not colon or kind not in KINDS:
-        raise ValueError(f"{text!r} is no reference: expected /a/pointer or one of {', '.join(sorted(KINDS))} with a colon")
+        raise ValueError(
+            f"{text!r} is no reference: expected /a/pointer or one of {', '.join(sorted(KINDS))} with a colon"
+        )
     if kind in ("event", "usage", "request") and rest and not rest.startswith("/"):
         raise ValueError(f"{text!r}: the pointer after {kind}: must start with /")
     if kind in ("header", "request_header", "path", "host", "query") and not rest:

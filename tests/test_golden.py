@@ -1,0 +1,129 @@
+"""Golden cases: whatever the chunks, the coding and the end of a call, its line says what the wire said."""
+
+import pytest
+from golden import (
+    ENDED,
+    HEAD,
+    Case,
+    compressed,
+    cut_at,
+    dripped,
+    exchange,
+    lines,
+    load,
+    mismatches,
+    names,
+    natural,
+    pieces,
+    streams,
+    whole,
+)
+
+import llmtab.exchange
+from llmtab.record import FIELDS, decode, encode
+
+CODINGS = ("gzip", "deflate", "br", "zstd")
+VARYING = ("id", "timing", "bytes", "transport", "streamed")
+
+
+def comparable(found: list[dict]) -> list[dict]:
+    """Lines without what differs from one passage of the same call to the next."""
+    return [{key: value for key, value in line.items() if key not in VARYING} for line in found]
+
+
+@pytest.fixture(params=names())
+def case(request: pytest.FixtureRequest) -> Case:
+    return load(request.param)
+
+
+@pytest.fixture(params=streams())
+def stream(request: pytest.FixtureRequest) -> Case:
+    return load(request.param)
+
+
+def test_each_case_gives_its_line(case: Case) -> None:
+    """One call is one line (and one for each other model's share), with the figures and the price of the case."""
+    main, *shares = natural(case)
+    assert mismatches(main, case.expect) == {}
+    assert [mismatches(line, expect) for line, expect in zip(shares, case.shares, strict=True)] == [{}] * len(shares)
+
+
+def test_each_line_is_a_record(case: Case) -> None:
+    """Keys come in the ledger's order, and what is written can be read back as it was."""
+    for line in natural(case):
+        assert list(line) == [key for key in FIELDS if key in line]
+        assert decode(encode(line)) == line
+
+
+def test_json_and_stream_of_one_call_agree(case: Case) -> None:
+    """The same call, buffered or streamed in any framing, has the same usage and the same cost."""
+    if case.same_usage_as is None:
+        pytest.skip("no other framing of this call")
+    for line, other in zip(natural(case), natural(load(case.same_usage_as)), strict=True):
+        assert (line["usage"], line["cost_usd"]) == (other["usage"], other["cost_usd"])
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1000, 10**9])
+def test_chunks_do_not_matter(case: Case, size: int) -> None:
+    """However the body is cut on its way, the line is the same."""
+    as_stream = dripped(case, pieces(case.body, size))
+    expected = natural(case) if case.streamed else lines(case, dripped(case, [case.body]))
+    assert comparable(lines(case, as_stream)) == comparable(expected)
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_codings_do_not_matter(case: Case, coding: str) -> None:
+    """A compressed body gives the same line, buffered, in one piece, and byte by byte."""
+    body = compressed(case.body, coding)
+    if not case.streamed:
+        assert comparable(lines(case, whole(case, body, content_encoding=coding))) == comparable(natural(case))
+    expected = comparable(lines(case, dripped(case, [case.body])))
+    for size in (1, 13, len(body) or 1):
+        assert comparable(lines(case, dripped(case, pieces(body, size), content_encoding=coding))) == expected
+
+
+@pytest.mark.parametrize("coding", ["", "gzip", "zstd"])
+@pytest.mark.parametrize("limit", [1, 300])
+def test_a_long_stream_reads_the_same(case: Case, limit: int, coding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bytes that a tap may keep a stream is read as it passes, and gives the same line."""
+    expected = comparable(lines(case, dripped(case, [case.body])))
+    monkeypatch.setattr(llmtab.exchange, "TAP_LIMIT", limit)
+    body = compressed(case.body, coding)
+    for size in (1, 50, 700):
+        seen = dripped(case, pieces(body, size), **({"content_encoding": coding} if coding else {}))
+        assert comparable(lines(case, seen)) == expected
+
+
+@pytest.mark.parametrize("how", ["aborted", "broken"])
+def test_a_stream_cut_at_any_event_gives_a_line(stream: Case, how: str) -> None:
+    """Wherever a stream ends before its end there is one marked line: never an exception, never a silent figure."""
+    for count in range(len(stream.ends)):
+        chunks = list(cut_at(stream.body[: stream.ends[count - 1] if count else 0], stream.ends[:count]))
+        found = lines(stream, dripped(stream, chunks, how))  # type: ignore[arg-type]
+        if not found:
+            assert stream.expect.get("provider") == "gw.example.com"  # a path known by the shape of its answer alone
+            continue
+        line = found[0]
+        assert line["outcome"] in (how, "error", "ok")
+        if line["outcome"] == how:
+            assert line["usage_source"] in ("partial", "none")
+            assert line["usage_reason"] == how
+
+
+@pytest.mark.parametrize("how", ["aborted", "broken", "complete"])
+def test_a_body_cut_anywhere_harms_nothing(case: Case, how: str) -> None:
+    """A body that stops in the middle of a word, an escape or a compressed block gives an observation all the same."""
+    for coding in ("", "gzip", "br"):
+        body = compressed(case.body, coding)
+        for end in range(0, len(body), 23):
+            headers = {"content_encoding": coding} if coding else {}
+            lines(case, dripped(case, pieces(body[:end], 60), how, **headers))  # type: ignore[arg-type]
+            lines(case, whole(case, body[:end], how, **headers))  # type: ignore[arg-type]
+
+
+def test_a_call_is_booked_once(case: Case) -> None:
+    """However many hooks report the end of a call, the first one books it."""
+    found = exchange(case)
+    found.feed(case.body, HEAD)
+    assert found.close("complete", ENDED) is not None
+    assert found.close("aborted", ENDED) is None
