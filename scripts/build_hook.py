@@ -1,5 +1,8 @@
-"""What the wheel holds beside the package's own files: `pricing.yaml` and the file for `mitmdump -s`."""
+"""What the wheel holds beside the package's own files: prices, their parsed form, and the file for `mitmdump -s`."""
 
+import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -9,6 +12,26 @@ class WheelFiles(BuildHookInterface):  # type: ignore[type-arg]
     """Runs while a wheel is built; an editable installation reads the files of the checkout itself."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if version != "standard":
+            return
+        self.folder = tempfile.TemporaryDirectory()
+        added = build_data["force_include"]
+        added["pricing.yaml"] = "llmtab/pricing.yaml"
+        added["addon/main.py"] = "llmtab/main.py"
+        added[self.folder.name] = "llmtab/_cache"
+        self._parse_prices(Path(self.folder.name))
+
+    def _parse_prices(self, folder: Path) -> None:
+        """Parsing and checking the price file takes seconds: done once here, not at everybody's first start."""
+        root = Path(self.root)
+        sys.path.insert(0, str(root / "addon"))
+        try:
+            from llmtab.pricing.table import bake_shipped
+
+            bake_shipped(folder, root / "pricing.yaml")
+        finally:
+            sys.path.remove(str(root / "addon"))
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         if version == "standard":
-            build_data["force_include"]["pricing.yaml"] = "llmtab/pricing.yaml"
-            build_data["force_include"]["addon/main.py"] = "llmtab/main.py"
+            self.folder.cleanup()

@@ -1,22 +1,27 @@
 """Two sources into one table: who is believed where they differ, which names share an entry, what is left out.
 
-Knows the providers we list and the rulings made after looking at the vendors' pages (docs and dates beside each). Must not
-know how the sources spell things (`pricing_sources.py`) or the file's text (`pricing_text.py`).
+Knows how to decide, by `pricing_providers.yaml`: the providers we list, and rulings made after reading vendors' pages.
+Must not know how the sources spell things (`pricing_genai.py`, `pricing_litellm.py`) or the file's text
+(`pricing_text.py`).
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
-from pricing_sources import Genai, Litellm, Offer, Row, ordered
+from pricing_genai import Genai
+from pricing_litellm import Litellm
+from pricing_rows import Offer, Row, ordered
 
+from llmtab.documents import load
 from llmtab.pricing.names import undated
 from llmtab.pricing.rates import RATES
 
-SINCE = "2026-10-14"  # genai-prices has tier prices since then; nobody has their history
-FIRST = "2026-11-20"  # tier prices that only litellm has are known since our first table
+type Rulings = Mapping[tuple[str, str, str], str]
+"""(provider, id, key or `*`) -> the source that is right."""
 
 
 @dataclass(frozen=True)
@@ -34,81 +39,26 @@ class Provider:
     trust: str = "genai"
     dated: bool = False
     fallback: bool = False
-    tiers_from: str = FIRST
+    tiers_from: str = "2026-11-20"
     settings: Mapping[str, Any] = field(default_factory=dict)
     rename: Mapping[str, str] = field(default_factory=dict)
     also: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
-UPLIFT = {"eu": Decimal("1.1"), "us": Decimal("1.1")}
-GEMINI_VERSIONS = (
-    "gemini-1.5-flash-001", "gemini-1.5-flash-002", "gemini-1.5-pro-001", "gemini-1.5-pro-002", "gemini-2.0-flash-001",
-    "gemini-2.0-flash-lite-001", "gemini-2.5-pro-preview-03-25", "gemini-2.5-pro-preview-05-06",
-    "gemini-2.5-pro-preview-06-05", "gemini-2.5-flash-preview-04-17", "gemini-2.5-flash-preview-05-20",
-)  # fmt: skip
-GROUNDING = {"web_search": "grounding"}  # Google bills grounded prompts or queries, not searches by a tool
-# fmt: off
-PROVIDERS = (
-    Provider("anthropic", "https://platform.claude.com/docs/en/about-claude/pricing", "anthropic", litellm=("anthropic",), skip=r"^(bedrock|vertex_ai)/", dated=True, tiers_from=SINCE),
-    Provider("ai21", "https://www.ai21.com/pricing", litellm=("ai21",)),
-    Provider("arcee", "https://docs.arcee.ai/get-started/pricing", "arcee"),
-    Provider("avian", "https://avian.io/pricing/", "avian"),
-    Provider("azure", "https://azure.microsoft.com/en-us/pricing/details/cognitive-services/openai-service/", "azure", litellm=("azure", "azure_ai", "azure_text"), skip=r"^azure(_ai)?/[^/]+/.+|container|/mistral-ocr", trust="nobody", fallback=True),
-    Provider("baseten", "https://www.baseten.co/pricing/", "baseten", litellm=("baseten",), trust="nobody"),
-    Provider("bedrock", "https://aws.amazon.com/bedrock/pricing/", "aws", r"^([a-z-]+\.)?(ai21|amazon|anthropic|cohere|deepseek|google|meta|minimax|mistral|moonshot|moonshotai|nvidia|openai|qwen|stability|twelvelabs|writer|zai)\.", ("bedrock", "bedrock_converse", "bedrock_mantle"), r"^(bedrock|\d+-x|max-x)/|commitment", trust="vendor"),
-    Provider("bedrock-mantle", "https://aws.amazon.com/bedrock/pricing/", settings={"models_of": "bedrock"}),
-    Provider("cerebras", "https://www.cerebras.ai/pricing", "cerebras", r"^(?!cerebras[/:])", ("cerebras",), defaults={"cache_read": "input"}),  # inference-docs.cerebras.ai/capabilities/prompt-caching: billed as input
-    Provider("cloudflare", "https://developers.cloudflare.com/workers-ai/platform/pricing/", "cloudflare", litellm=("cloudflare",)),
-    Provider("cohere", "https://cohere.com/pricing", "cohere", litellm=("cohere", "cohere_chat")),
-    Provider("crusoe", "https://www.crusoe.ai/cloud/pricing", litellm=("crusoe",)),
-    Provider("dashscope", "https://www.alibabacloud.com/help/en/model-studio/model-pricing", litellm=("dashscope",)),
-    Provider("databricks", "https://www.databricks.com/product/pricing/foundation-model-serving", "databricks", litellm=("databricks",), trust="nobody"),
-    Provider("deepinfra", "https://deepinfra.com/pricing", litellm=("deepinfra",)),
-    Provider("deepseek", "https://api-docs.deepseek.com/quick_start/pricing", "deepseek", litellm=("deepseek",), skip=r"search", defaults={"cache_write": "input"}),  # filling the cache is billed as input
-    Provider("doubleword", "https://docs.doubleword.ai/inference-api/models", "doubleword"),
-    Provider("elevenlabs", "https://elevenlabs.io/pricing/api", "elevenlabs", litellm=("elevenlabs",)),
-    Provider("fireworks", "https://fireworks.ai/pricing", "fireworks", litellm=("fireworks_ai", "fireworks_ai-embedding-models"), skip=r"^fireworks-ai-", trust="nobody"),
-    Provider("github-copilot", "https://docs.github.com/en/copilot/reference/copilot-billing", "github-copilot", litellm=(), trust="genai"),
-    Provider("google", "https://ai.google.dev/gemini-api/docs/pricing", "google", r"^(?!.*claude|gemini-flash-1\.5|gemini-pro-1\.5)", ("gemini",), tiers_from=SINCE, rename=GROUNDING, also=GEMINI_VERSIONS),
-    Provider("groq", "https://groq.com/pricing", "groq", litellm=("groq",), tiers_from=SINCE),
-    Provider("meta", "https://dev.meta.ai/docs/pricing-rate-limits", "meta", litellm=("meta", "meta_llama")),
-    Provider("minimax", "https://platform.minimax.io/docs/pricing/overview", "minimax", litellm=("minimax",)),
-    Provider("mistral", "https://mistral.ai/pricing/api", "mistral", litellm=("mistral", "codestral"), tiers_from=SINCE, settings={"regions": UPLIFT}, also=("magistral-medium-2506", "magistral-medium-2507", "magistral-medium-2509", "magistral-small-2506", "magistral-small-2507", "magistral-small-2509")),
-    Provider("moonshotai", "https://platform.kimi.ai/docs/pricing", "moonshotai", litellm=("moonshot",)),
-    Provider("nebius", "https://nebius.com/prices", litellm=("nebius",)),
-    Provider("novita", "https://novita.ai/pricing", "novita", litellm=("novita",), trust="nobody"),
-    Provider("openai", "https://developers.openai.com/api/docs/pricing", "openai", litellm=("openai", "text-completion-openai"), skip=r"/|^(container|openai)", dated=True, tiers_from=SINCE, also=("gpt-3.5-turbo-instruct:20230824-v2",)),
-    Provider("openrouter", "https://openrouter.ai/models", "openrouter", dated=True),
-    Provider("ovhcloud", "https://www.ovhcloud.com/en/public-cloud/prices/", "ovhcloud", litellm=("ovhcloud",), trust="nobody"),
-    Provider("perplexity", "https://docs.perplexity.ai/docs/getting-started/pricing", "perplexity", litellm=("perplexity",), skip=r"perplexity/(search|preset|anthropic|openai|google|xai)", trust="genai"),
-    Provider("sambanova", "https://cloud.sambanova.ai/plans/pricing", litellm=("sambanova",)),
-    Provider("snowflake", "https://www.snowflake.com/legal-files/CreditConsumptionTable.pdf", litellm=("snowflake",)),
-    Provider("together", "https://www.together.ai/pricing", "together", litellm=("together_ai",), skip=r"^together-ai-", trust="nobody"),
-    Provider("vertex", "https://cloud.google.com/vertex-ai/generative-ai/pricing", "google", r"^(?!gemini-flash-1\.5|gemini-pro-1\.5|anthropic/)", ("vertex_ai", "vertex_ai-language-models", "vertex_ai-anthropic_models", "vertex_ai-mistral_models", "vertex_ai-llama_models", "vertex_ai-embedding-models", "vertex_ai-deepseek_models", "vertex_ai-qwen_models", "vertex_ai-zai_models", "vertex_ai-openai_models", "vertex_ai-minimax_models", "vertex_ai-moonshot_models", "vertex_ai-ai21_models"), trust="nobody", dated=True, tiers_from=SINCE, rename=GROUNDING, also=GEMINI_VERSIONS),
-    Provider("voyage", "https://docs.voyageai.com/docs/pricing", "voyageai", litellm=("voyage",)),
-    Provider("xai", "https://docs.x.ai/developers/pricing", "x-ai", r"^(?!x-ai/)", ("xai",), dated=True, tiers_from=SINCE),
-    Provider("zai", "https://docs.z.ai/guides/overview/pricing", "zai", litellm=("zai",)),
-)
+def configured() -> tuple[list[Provider], Rulings]:
+    """The providers we list, and the rulings made after reading the vendors' pages."""
+    data = load(Path(__file__).with_name("pricing_providers.yaml"), cache=False)
+    lists = ("litellm", "also")
+    providers = [
+        Provider(name, **{key: tuple(value) if key in lists else value for key, value in row.items()})
+        for name, row in data["providers"].items()
+    ]
+    return providers, {(provider, model, key): right for provider, model, key, right in data["rulings"]}
 
-# (provider, id, key or "*") -> the source that is right, found by reading the vendor's page; the reason stands beside it.
-RULINGS = {
-    ("openai", "gpt-4o-transcribe", "input_audio"): "litellm",       # OpenAI's model page: audio 2.50
-    ("openai", "gpt-4o-transcribe-diarize", "input_audio"): "litellm",
-    ("openai", "gpt-4o-mini-transcribe", "input_audio"): "litellm",  # OpenAI's model page: audio 1.25
-    ("azure", "ada", "*"): "genai",  # Azure sells embeddings at the list price; litellm has the regional meter
-    ("azure", "text-embedding-3-large", "*"): "genai",
-    ("azure", "text-embedding-3-small", "*"): "genai",
-    ("azure", "text-embedding-ada-002", "*"): "genai",
-    ("vertex", "gemini-2.0-flash", "*"): "litellm",                  # Vertex's own page: 0.15 / 0.60, unlike the API
-    ("vertex", "gemini-2.0-flash-001", "*"): "litellm",
-    ("together", "mistralai/mixtral-8x7b-instruct-v0.1", "*"): "litellm",  # 0.60, Together's price by size
-    ("xai", "grok-code-fast-1", "*"): "litellm",                     # the id is now served by grok-build-0.1
-    ("xai", "grok-code-fast", "*"): "litellm",
-    ("xai", "grok-code-fast-1-0825", "*"): "litellm",
-}
-# fmt: on
-# Bedrock: genai-prices follows AWS's price list for these vendors; for the others it has no regional markup, litellm has.
+
+PROVIDERS, RULINGS = configured()
+# Bedrock: genai-prices follows AWS's price list for these vendors; for others only litellm has the regional markup.
 GEOS = ("", "us.", "eu.", "apac.", "jp.", "au.", "ca.", "in.")  # genai-prices names these in one: `regional.`
 GENAI_ON_BEDROCK = re.compile(r"^(?!us-gov\.).*(anthropic|openai|moonshotai|zai)\.")
 
@@ -189,7 +139,9 @@ def _ruled(
     regional = provider.fallback and all(_close(other[key], its[key] * Decimal("1.1")) for key in keys)
     if ruling is None and provider.trust == "vendor":
         ruling = "genai" if GENAI_ON_BEDROCK.search(name) else "litellm"
-    elif ruling is None and by_prefix and not regional:  # a tenth more is Azure's regional meter: nobody knows which runs
+    elif (
+        ruling is None and by_prefix and not regional
+    ):  # a tenth more is Azure's regional meter: nobody knows which runs
         ruling = "litellm"  # genai-prices only has a neighbour whose name begins alike, or another seller's price
     ruling = ruling or provider.trust
     report.disputed.append(f"{provider.name}/{name}: {said or 'no price in common'}: {ruling}")
@@ -211,7 +163,7 @@ def _entry(provider: Provider, offer: Offer, only_litellm: bool) -> Row:
 
 
 def _supplemented(provider: Provider, name: str, ours: Offer, theirs: Offer, report: Report) -> Row:
-    """genai's entry with what only litellm has, in every price that litellm's figures belong to (they have no dates)."""
+    """genai's entry with what only litellm has, in the price that stands now (litellm's figures have no dates)."""
     entry = _entry(provider, ours, False)
     standing = _standing(ours.prices, report.as_of)
     index = ours.prices.index(standing)
@@ -229,11 +181,8 @@ def _supplemented(provider: Provider, name: str, ours: Offer, theirs: Offer, rep
                 row[key] = value
             elif ruling == "nobody":
                 del row[key]
-    if taken and "above" in row and any(not RATES[key].fee for key in taken):
-        row["above"] = {
-            size: ordered(step | {key: other.get("above", {})[size][key] for key in taken if key in other.get("above", {}).get(size, {})})
-            for size, step in row["above"].items()
-        }  # fmt: skip
+    if "above" in row:
+        row["above"] = _steps_with(row["above"], other.get("above", {}), taken)
     taken += _more_tiers(row, other, report, f"{provider.name}/{name}")
     if taken:
         entry["source"] = f"genai-prices; litellm: {', '.join(sorted(set(taken)))}"
@@ -269,10 +218,17 @@ def _more_tiers(row: Row, other: Row, report: Report, name: str) -> list[str]:
 def _with_steps(mine: Row, its: Row, more: Row) -> Row:
     row = ordered(mine | more)
     if "above" in mine:
-        steps = its.get("above", {})
-        row["above"] = {size: ordered({key: steps.get(size, {}).get(key) for key in more if key in steps.get(size, {})} | step)
-                        for size, step in mine["above"].items()}  # fmt: skip
+        row["above"] = _steps_with(mine["above"], its.get("above", {}), more)
     return row
+
+
+def _steps_with(mine: Row, its: Row, keys: Iterable[str]) -> Row:
+    """Long-context steps with the other source's figures for `keys`, where it has that step."""
+    keys = list(keys)
+    return {
+        size: ordered({key: its[size][key] for key in keys if key in its.get(size, {})} | step)
+        for size, step in mine.items()
+    }
 
 
 def _standing(prices: list[Row], as_of: str) -> Row:
@@ -292,7 +248,7 @@ def _close(one: Decimal, two: Decimal) -> bool:
 def _grouped(
     provider: Provider, groups: Mapping[Any, list[str]], rows: Mapping[str, Row], genai: Genai
 ) -> Iterator[tuple[str, Row]]:
-    """Names with one and the same price share an entry: the shortest is its id, snapshots are `dated`, others aliases."""
+    """Names of one price share an entry: the shortest is its id, snapshots are `dated`, the others aliases."""
     for (group, _), names in groups.items():
         head = _head(provider, group.lower(), names, rows, genai)
         dates, aliases = [], []

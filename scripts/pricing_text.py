@@ -40,7 +40,7 @@ def wrapped(start: str, text: str, indent: str) -> list[str]:
 def flow(value: Any) -> str:
     """A value on one line."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{scalar(key)}: {flow(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{_key(key)}: {flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(flow(item) for item in value) + "]"
     return scalar(value)
@@ -55,8 +55,13 @@ def scalar(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     text = str(value)
-    if re.fullmatch(r"\d{4}-\d\d-\d\d|x\d+(\.\d+)?|0|[1-9]\d*", text) or (_PLAIN.fullmatch(text) and text.lower() not in _WORDS):
+    if re.fullmatch(r"\d{4}-\d\d-\d\d|x\d+(\.\d+)?", text) or (_PLAIN.fullmatch(text) and text.lower() not in _WORDS):
         return text
     if re.fullmatch(r"[A-Za-z][\w ,;.()/'%+-]*", text) and ": " not in text and "," not in text:
         return text
     return "'" + text.replace("'", "''") + "'"
+
+
+def _key(key: str) -> str:
+    """Keys are always read as text, so that a number needs no quotes (`above: {272000: ...}`)."""
+    return key if key.isdigit() else scalar(key)

@@ -1,9 +1,9 @@
 """Regenerate pricing.yaml from genai-prices, checked against litellm: `python scripts/refresh_pricing.py [--write]`.
 
-Needs the extra `refresh` (genai-prices; litellm's table is optional, `--litellm FILE` reads a copy). Prints what is new,
-changed, gone and disputed, and writes with --write. Entries marked `by: hand` stay as they are, byte for byte; models
-that the sources dropped stay, for history. A price that changes by more than 3x is refused without --force, and so is
-rewriting a provider whose entries were edited without the mark.
+Needs the extra `refresh` (genai-prices; litellm's table is optional, `--litellm FILE` reads a copy). Prints what is
+new, changed, gone and disputed, and writes with --write. Entries marked `by: hand` stay as they are, byte for byte;
+models that the sources dropped stay, for history. A price that changes by more than 3x is refused without --force, and
+so is rewriting an entry that was edited without the mark.
 """
 
 import argparse
@@ -19,11 +19,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "addon"), str(ROOT / "scripts")]
 
+from pricing_genai import Genai  # noqa: E402
+from pricing_litellm import Litellm  # noqa: E402
 from pricing_merge import PROVIDERS, Provider, Report, merged  # noqa: E402
-from pricing_sources import Genai, Litellm  # noqa: E402
 from pricing_text import entry_lines, flow, scalar, wrapped  # noqa: E402
 
-from llmtab.caching import encode  # noqa: E402
 from llmtab.documents import loads  # noqa: E402
 from llmtab.pricing.rates import RATES  # noqa: E402
 from llmtab.pricing.schema import validate  # noqa: E402
@@ -36,7 +36,7 @@ HEADER = """\
 #
 # A model is found by its id, an alias, or its id with a snapshot date where `dated` says so; nothing else matches.
 # `from`: valid from that day on, UTC. `above: {N: ...}`: the whole request, if its prompt (cached tokens included) has
-# more than N tokens. `tiers`: rows or factors (`x0.5`) for flex, batch, priority ... `regions`: factors by where it ran.
+# more than N tokens. `tiers`: rows or factors (`x0.5`) for flex, batch, priority; `regions`: factors by where it ran.
 # A counter without a price here makes a call's cost unknown (null), never 0. `free: true` is the only way to be free.
 #
 # Collected from genai-prices (MIT, Pydantic Services Inc.) and, where `source` says so, litellm (MIT, Berri AI): the
@@ -57,10 +57,11 @@ class Changes:
 
 @dataclass
 class Old:
-    """The file as it stands: its data, and the text of each entry with the comments above it."""
+    """The file as it stands: its data, the text of each entry with the comments above it, and of each provider."""
 
     data: dict[str, Any]
     blocks: dict[tuple[str, str], list[str]]
+    providers: dict[str, str]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -72,9 +73,14 @@ def main(argv: list[str] | None = None) -> int:
     same = old.data.get("generated_from") == generated
     as_of = options.as_of or (same and old.data.get("as_of")) or datetime.now(UTC).date().isoformat()
     report, changes = Report(as_of), Changes()
-    parts = [f"{HEADER}version: 1\ncurrency: USD\nunit: 1000000\nas_of: {as_of}\ngenerated_from: {generated}\nproviders:\n"]
+    parts = [
+        f"{HEADER}version: 1\ncurrency: USD\nunit: 1000000\nas_of: {as_of}\ngenerated_from: {generated}\nproviders:\n"
+    ]
     named = {provider.name: provider for provider in PROVIDERS}
-    for name in sorted({*named, *old.data.get("providers", {})}):
+    for name in sorted({*named, *old.providers}):
+        if options.only and name not in options.only:
+            parts.append(old.providers.get(name, ""))
+            continue
         fresh = merged(named[name], genai, litellm, report) if name in named else {}
         parts.append(provider_text(name, named.get(name), fresh, old, changes, as_of, options.force))
     text = "".join(parts)
@@ -93,7 +99,10 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--file", type=Path, default=ROOT / "pricing.yaml", help="the table to refresh")
     parser.add_argument("--litellm", type=Path, help="litellm's model_prices_and_context_window_backup.json")
-    parser.add_argument("--as-of", help="the day the sources stand for (default: today, or as before if nothing is new)")
+    parser.add_argument(
+        "--as-of", help="the day the sources stand for (default: today, or as before if nothing is new)"
+    )
+    parser.add_argument("--only", action="append", metavar="PROVIDER", help="refresh this provider and no other")
     parser.add_argument("--write", action="store_true", help="write the file (default: only show what would change)")
     parser.add_argument("--force", action="store_true", help="accept changes above 3x and overwrite unmarked edits")
     return parser.parse_args(argv)
@@ -111,10 +120,11 @@ def find_litellm(path: Path | None) -> Litellm | None:
 def read_old(path: Path) -> Old:
     """The present file; empty where there is none."""
     if not path.exists():
-        return Old({}, {})
+        return Old({}, {}, {})
     text = path.read_text()
     data = loads(text, str(path)) or {}
-    return Old(data, dict(_blocks(text)))
+    pieces = re.split(r"^(?=  [a-z][a-z0-9_.-]*:)", text, flags=re.MULTILINE)[1:]
+    return Old(data, dict(_blocks(text)), {piece.split(":")[0].strip(): piece for piece in pieces})
 
 
 def _blocks(text: str) -> Iterator[tuple[tuple[str, str], list[str]]]:
@@ -174,7 +184,9 @@ def provider_text(
         lines[model] = entry_lines(model, unrolled(entry), "      ")
     for model in sorted(hand & fresh.keys()):
         if summary(fresh[model]) != summary(before[model]):
-            changes.kept.append(f"{name}/{model}: sources say {summary(fresh[model])}, the hand says {summary(before[model])}")
+            changes.kept.append(
+                f"{name}/{model}: sources say {summary(fresh[model])}, the hand says {summary(before[model])}"
+            )
     return _provider(name, provider, its, lines, generated, as_of)
 
 
@@ -210,15 +222,18 @@ def with_history(name: str, model: str, was: Any, entry: Any, changes: Changes, 
     """The changed entry. A source without dates overwrites its past: ours gets a dated price instead."""
     old, new = rows_of(was)[-1], rows_of(entry)[-1]
     moved = [key for key in RATES if key in old and key in new and plain(old[key]) != plain(new[key])]
-    if normal(was) != normal(entry):
-        said = ", ".join(f"{key} {plain(old[key])} -> {plain(new[key])}" for key in moved) or "names, tiers or steps"
-        changes.changed.append(f"{name}/{model}: {said}")
+    if len(rows_of(entry)) == 1 and "from" not in new:
+        past = rows_of(was)
+        row = {"from": as_of} | new if moved else {key: old[key] for key in ("from",) if key in old} | new
+        entry = entry | {"prices": [*(past if moved else past[:-1]), row]}
+    if normal(was) == normal(entry):
+        return entry
+    said = ", ".join(f"{key} {plain(old[key])} -> {plain(new[key])}" for key in moved) or "names, tiers or steps"
+    changes.changed.append(f"{name}/{model}: {said}")
     for key in moved:
         one, two = plain(old[key]), plain(new[key])
-        if not one or not two or max(one / two, two / one) > MOST:
+        if "input" not in (one, two) and (not one or not two or max(one / two, two / one) > MOST):
             changes.refused.append(f"{name}/{model}: {key} {one} -> {two} is more than {MOST}x")
-    if moved and len(rows_of(entry)) == 1 and "from" not in new:
-        return entry | {"prices": [*rows_of(was), {"from": as_of} | new]}
     return entry
 
 
@@ -239,16 +254,15 @@ def plain(value: Any) -> Any:
     return value if not isinstance(value, dict) else value["value"] / value["unit"]
 
 
-def normal(entry: Mapping[str, Any]) -> Any:
-    """One form for equal entries, whether read from the file or freshly made."""
-    text = "\n".join(entry_lines("x", unrolled(entry), ""))
-    return loads(text, "entry")
+def normal(entry: Mapping[str, Any]) -> str:
+    """One text for equal entries, whether read from the file or freshly made."""
+    return "\n".join(entry_lines("x", unrolled(entry), ""))
 
 
 def digest(models: Mapping[str, Any]) -> str:
     """Of the generated entries, so that the next refresh sees whether a person edited one of them."""
-    whole = {model: normal(models[model]) for model in sorted(models)}
-    return hashlib.sha256(encode(whole)).hexdigest()[:8]
+    whole = "\n".join(f"{model} {normal(models[model])}" for model in sorted(models))
+    return hashlib.sha256(whole.encode()).hexdigest()[:8]
 
 
 def summary(entry: Mapping[str, Any]) -> str:
@@ -263,7 +277,9 @@ def show(changes: Changes, report: Report) -> None:
     for line in report.disputed:
         print(f"disputed {line}")
     counts = {title: len(getattr(changes, title)) for title in ("new", "changed", "gone", "kept", "refused")}
-    print(", ".join(f"{count} {title}" for title, count in counts.items()), f"{len(report.disputed)} disputed", sep=", ")
+    print(
+        ", ".join(f"{count} {title}" for title, count in counts.items()), f"{len(report.disputed)} disputed", sep=", "
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Golden cases: whatever the chunks, the coding and the end of a call, its line says what the wire said."""
 
 import pytest
+
+import llmtab.exchange
 from golden import (
     ENDED,
     HEAD,
@@ -18,8 +20,6 @@ from golden import (
     streams,
     whole,
 )
-
-import llmtab.exchange
 from llmtab.record import FIELDS, decode, encode
 
 CODINGS = ("gzip", "deflate", "br", "zstd")

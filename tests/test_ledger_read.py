@@ -148,8 +148,9 @@ def test_following_from_the_start_reads_rotated_files_first(path: Path) -> None:
     follower.close()
 
 
-def test_following_goes_on_through_rotation(path: Path) -> None:
+def test_following_goes_on_through_rotation(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rotation between two polls, once or twice, compressed or not, loses nothing and repeats nothing."""
+    monkeypatch.setattr("llmtab.appender.LOOK_SECONDS", 0.0)
     ledger = Ledger(path)
     append(ledger, "a")
     follower = Follower(path, from_start=True)

@@ -33,6 +33,9 @@ type Write = Callable[[int, bytes], int]
 # macOS has no fdatasync.
 _datasync: Final = getattr(os, "fdatasync", os.fsync)
 
+LOOK_SECONDS: Final = 0.2
+"""How long a rotation by somebody else may stay unnoticed."""
+
 
 class Appender:
     """One file, appended to with one write a batch, by one thread at a time.
@@ -55,6 +58,7 @@ class Appender:
         self._fd = -1
         self._file = (0, 0)  # device and inode of what `_fd` is open on
         self._end = -1  # where our last write ended, -1 where that says nothing about the file as it is
+        self._looked = 0.0  # when the path was last looked up
         self._half = 0  # bytes of the queue's first batch that are in the file already
         self._busy = threading.Lock()
         self._wake = threading.Event()
@@ -192,7 +196,8 @@ class Appender:
         return slowest
 
     def _append(self, batch: bytes) -> None:
-        data, kept = self._prepare(batch)
+        size = self._size()
+        data, kept = self._prepare(batch, size)
         done = 0
         while done < len(data):
             count = self._write(self._fd, data[done:] if done else data)
@@ -200,14 +205,14 @@ class Appender:
                 raise OSError("nothing was written")
             done += count
             self._half = max(kept + done, 0)
-            self._end = os.lseek(self._fd, 0, os.SEEK_CUR)  # with O_APPEND: the end of what we just wrote
+            # Where the file ends now, unless another process wrote in between: then the next write takes a closer look.
+            self._end = size + done
 
-    def _prepare(self, batch: bytes) -> tuple[bytes, int]:
+    def _prepare(self, batch: bytes, size: int) -> tuple[bytes, int]:
         """What to write, and how many bytes of the batch stand before it in the file (-1: a newline is put in front).
 
         A half-written batch is finished if nobody wrote after it, else it begins again at its first unfinished line.
         """
-        size = self._size()
         if self._half and size == self._end:
             return batch[self._half :], self._half
         kept = batch.rfind(b"\n", 0, self._half) + 1
@@ -222,8 +227,13 @@ class Appender:
         """The file's size, after opening it (again) where it was rotated, deleted or never opened."""
         if self._fd >= 0:
             # What we began in a file that was renamed is finished there; in a deleted one it would be lost.
-            if self._half and (ours := os.fstat(self._fd)).st_nlink:
+            # Under load the path itself is looked up only now and then: a deleted file shows in its link count, and one
+            # that was renamed a moment ago is still read as part of the ledger.
+            ours = os.fstat(self._fd)
+            now = time.monotonic()
+            if ours.st_nlink and (self._half or now - self._looked < LOOK_SECONDS):
                 return ours.st_size
+            self._looked = now
             there: os.stat_result | None
             try:
                 there = os.stat(self._name)  # noqa: PTH116 - once a call, and Path.stat takes longer

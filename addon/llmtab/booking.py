@@ -6,6 +6,7 @@ Knows the meaning of the record's fields (section 3 of the design). Must not kno
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import lru_cache
 from typing import Any, Final
 
 from llmtab.errors import error_class
@@ -165,8 +166,14 @@ def _ms(seconds: float) -> float:
     return round(seconds * 1000, 2) if seconds > 0 else 0.0
 
 
+@lru_cache(maxsize=8)
+def _second(epoch: int) -> str:
+    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds")[:-6]
+
+
 def _rfc3339(epoch: float) -> str:
-    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    millis = int(epoch * 1000)
+    return f"{_second(millis // 1000)}.{millis % 1000:03d}Z"
 
 
 def _price(values: dict[str, Any], reading: Reading, prices: PriceBook, at: datetime, flags: list[str]) -> None:

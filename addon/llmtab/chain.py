@@ -47,8 +47,11 @@ class Chain:
     def seal(self, line: Mapping[str, Any]) -> bytes:
         """The line with `writer`, `seq` and `chain` in their places, newline included. TypeError: not JSON-able."""
         mine = {"writer": self.writer, "seq": self.seq}
-        first = {key: line[key] for key in ("schema", "id") if key in line}
-        body = encode({**first, **mine, **line, **mine})[:-1]
+        if "seq" in line:  # their places are kept for them
+            body = encode({**line, **mine})[:-1]
+        else:
+            first = {key: line[key] for key in ("schema", "id") if key in line}
+            body = encode({**first, **mine, **line, **mine})[:-1]
         chain = self._link(self.last, body)
         self.seq += 1
         self.last = chain

@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from typing import Final
 
 _WORDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "rate_limited": ("rate_limit", "ratelimit", "too_many", "throttl", "resource_exhausted", "tokens_per", "requests_per"),
+    "rate_limited": (
+        "rate_limit",
+        "ratelimit",
+        "too_many",
+        "throttl",
+        "resource_exhausted",
+        "tokens_per",
+        "requests_per",
+    ),
     "quota": ("quota", "billing", "credit", "usage_limit", "usage_not_included", "payment"),
     "overloaded": ("overload", "capacity", "unavailable", "slow_down", "notready"),
     "auth": ("auth", "api_key", "apikey", "unrecognizedclient", "signature", "expiredtoken"),
@@ -16,7 +24,15 @@ _WORDS: Final[Mapping[str, tuple[str, ...]]] = {
     "context_length": ("context_length", "context_window", "too_long", "max_tokens", "string_above_max"),
     "content_filter": ("content_filter", "content_policy", "safety", "moderation", "responsibleai"),
     "timeout": ("timeout", "timed_out", "deadline"),
-    "invalid_request": ("invalid", "validation", "bad_request", "unsupported", "missing", "unprocessable", "failed_precondition"),
+    "invalid_request": (
+        "invalid",
+        "validation",
+        "bad_request",
+        "unsupported",
+        "missing",
+        "unprocessable",
+        "failed_precondition",
+    ),
     "server": ("server", "internal", "api_error", "modelstream", "bad_gateway"),
 }
 _STATUS: Final[Mapping[int, str]] = {

@@ -28,6 +28,8 @@ TAP_TOTAL: Final = 64 * 1024 * 1024
 DECODED_LIMIT: Final = 16 * 1024 * 1024
 """Of a coded body so much is decoded at once; of a larger one only both ends are looked at."""
 ENDS: Final = 64 * 1024
+SNIFFED: Final = 4096
+"""Decoded bytes that tell a body's framing."""
 HEAD, TAIL = 12, 3
 """Events always parsed: the first bring model, id and the first text, the last the end."""
 STREAMS: Final = frozenset({"sse", "ndjson", "jsonarray", "eventstream"})
@@ -92,7 +94,7 @@ class Exchange:
     """One observed call. `feed` is the hot path: append and return; what it costs is measured by `scripts/bench`."""
 
     __slots__ = (
-        "_chunks", "_counted", "_decoder", "_folds", "_hits", "_memory", "_selector", "_size", "_times",
+        "_chunks", "_counted", "_decoder", "_folds", "_held", "_hits", "_incremental", "_memory", "_selector", "_size", "_times",
         "answer", "broken_tap", "call", "claim", "closed", "undecodable",
     )  # fmt: skip
 
@@ -108,6 +110,8 @@ class Exchange:
         self._times: list[float] = []
         self._size = 0
         self._counted = 0
+        self._incremental = False
+        self._held = b""
         self._selector: Selector | None = None
         self._decoder: Any = None
         self._folds: list[Fold] | None = None
@@ -121,7 +125,7 @@ class Exchange:
     def feed(self, chunk: bytes, now: float) -> None:
         """A piece of the response body as it is on the wire (still encoded), at `now` (epoch seconds)."""
         self._size += len(chunk)
-        if self._selector is not None:
+        if self._incremental:
             self._select(chunk)
             return
         self._chunks.append(chunk)
@@ -134,6 +138,7 @@ class Exchange:
 
     def _go_incremental(self) -> None:
         """From here on: a decoder, one partial frame, the counters; what was kept goes through them first."""
+        self._incremental = True
         kept, self._chunks = self._chunks, []
         self._memory.used -= self._counted
         self._counted = 0
@@ -142,20 +147,32 @@ class Exchange:
             self._decoder = decoder(self.answer.headers.get("content-encoding", ""))
         except DecodeError as error:
             self.undecodable = error.reason
-        start = b"".join(kept[:64])[:4096] if not self.answer.headers.get("content-encoding") else b""
-        kind = sniff(self.answer.headers.get("content-type", ""), start)
-        self._selector = Selector(kind, self._keys(), HEAD, TAIL)
         for chunk in kept:
             self._select(chunk)
 
     def _select(self, chunk: bytes) -> None:
-        if self.undecodable or self._selector is None:
+        if self.undecodable:
             return
         try:
             for piece in self._decoder.feed(chunk):
-                self._feed_events(self._selector.feed(piece))
+                self._feed_piece(piece)
         except DecodeError as error:
             self.undecodable = error.reason
+
+    def _feed_piece(self, piece: bytes) -> None:
+        """Decoded bytes; the first ones are held until they tell the framing."""
+        if self._selector is None:
+            self._held += piece
+            if len(self._held) < SNIFFED:
+                return
+            piece = self._held
+            self._selector = self._selector_for(piece)
+        self._feed_events(self._selector.feed(piece))
+
+    def _selector_for(self, start: bytes) -> Selector:
+        self._held = b""
+        kind = sniff(self.answer.headers.get("content-type", ""), start[:SNIFFED])
+        return Selector(kind, self._keys(), HEAD, TAIL)
 
     def _feed_events(self, frames: Sequence[bytes]) -> None:
         for frame in frames:
@@ -231,7 +248,7 @@ class Exchange:
         whole = decode_all(chunks, coding, max(DECODED_LIMIT, sum(map(len, chunks)) if not coding else 0))
         self.undecodable = whole.broken
         media_type = self.answer.headers.get("content-type", "")
-        seen.transport = kind = sniff(media_type, whole.data[:4096])
+        seen.transport = kind = sniff(media_type, whole.data[:SNIFFED])
         if kind == "opaque":
             return whole, []
         if kind == "json":
@@ -271,19 +288,23 @@ class Exchange:
 
     def _close_stream(self, seen: Observation) -> None:
         seen.first_byte_at = self._times[0] if self._times else None
-        if self._selector is not None:
-            self._close_incremental(seen, self._selector)
+        if self._incremental:
+            self._close_incremental(seen)
             return
         whole, frames = self._scan(seen, self._chunks, self.answer.headers.get("content-encoding", ""))
         seen.first_token_at = self._first_token(whole, frames[:HEAD])
 
-    def _close_incremental(self, seen: Observation, selector: Selector) -> None:
+    def _close_incremental(self, seen: Observation) -> None:
         if self._decoder is not None and not self.undecodable:
             try:
                 for piece in self._decoder.close():
-                    self._feed_events(selector.feed(piece))
+                    self._feed_piece(piece)
             except DecodeError as error:
                 self.undecodable = error.reason
+        selector, held = self._selector, self._held
+        if selector is None:
+            selector = self._selector_for(held)
+            self._feed_events(selector.feed(held))
         self._feed_events(selector.close())
         seen.transport = selector.kind
         reader = selector.framer

@@ -88,6 +88,8 @@ class Fold:
             if inner is not None:
                 event = inner
                 break
+        if (self.final or self.ended) and any(test(scope, event) for test in dialect.begin):
+            self._begin_again()
         slots = scope.slots
         if type(event) is dict:
             dialect.fast_slots(event, slots)
@@ -99,6 +101,12 @@ class Fold:
         if dialect.when is None or dialect.when(scope, event):
             self._usage(event)
         self._marks(event)
+
+    def _begin_again(self) -> None:
+        """A second answer starts in the same stream: its account is the one that counts, and it is open."""
+        self.scope.usage = self._last = None
+        self.seen = self.final = self.ended = False
+        self._accumulated.clear()
 
     def _usage(self, event: Any) -> None:
         scope, dialect = self.scope, self.dialect

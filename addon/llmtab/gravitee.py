@@ -27,7 +27,7 @@ TIERS: Final = ("batch", "flex", "priority", "provisioned", "scale")
 _KEY: Final = r"""(?:\??\.[A-Za-z_][\w-]*|\[\d+\]|\['[^'\]]+'\]|\["[^"\]]+"\])"""
 _EXPRESSION: Final = re.compile(rf"\{{\s*#response\.jsonContent({_KEY}+)\s*\}}")
 _DOTTED: Final = re.compile(rf"[A-Za-z_][\w-]*{_KEY}*")
-_STEP: Final = re.compile(r"""[\w-]+|(?<=['"])[^'"\]]+""")
+_STEP: Final = re.compile(r"""\['([^']+)'\]|\["([^"]+)"\]|([\w-]+)""")
 
 
 def pointer_of(text: str) -> str:
@@ -44,7 +44,7 @@ def pointer_of(text: str) -> str:
         )
     if not found and not _DOTTED.fullmatch(text):
         raise ValueError(f"{text!r}, expected a pointer like /usage/prompt_tokens or usage.prompt_tokens")
-    steps = _STEP.findall(found[1] if found else text)
+    steps = ["".join(step) for step in _STEP.findall(found[1] if found else text)]
     return "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
 
 

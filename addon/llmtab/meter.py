@@ -9,7 +9,7 @@ import logging
 import re
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from time import time
 from typing import Any, Final
@@ -18,9 +18,10 @@ from mitmproxy import ctx, exceptions, http, tls
 from mitmproxy.addonmanager import Loader
 
 from llmtab import attribution
+from llmtab.attribution import Fields
 from llmtab.booking import book
 from llmtab.exchange import Answer, Call, Exchange, How, TapMemory
-from llmtab.profiles import Claim
+from llmtab.profiles import GUESS, Claim
 from llmtab.record import new_id
 from llmtab.setup import Setup, declare_options
 from llmtab.watch import Watchers
@@ -50,6 +51,8 @@ class Meter:
         self.setup: Setup | None = None
         self.coverage: Counter[str] = Counter()
         self._open: dict[str, Exchange] = {}
+        self._wanted: dict[tuple[str, str, frozenset[bytes]], frozenset[bytes]] = {}
+        self._stream_all = False
         self._memory = TapMemory()
         self._pool: ThreadPoolExecutor | None = None
         self._pending: set[Future[None]] = set()
@@ -63,6 +66,7 @@ class Meter:
 
     def configure(self, updated: set[str]) -> None:
         """Read what changed. At the start an error stops the start; later the last good set-up stays in force."""
+        self._stream_all = bool(ctx.options.stream_large_bodies)
         if self.setup is not None and not any(name.startswith("llmtab_") for name in updated):
             return
         try:
@@ -124,47 +128,69 @@ class Meter:
         labels, fields = attribution.request_labels(request.headers.fields)
         if fields is not None:
             request.headers.fields = fields
-        claim = self._claim(setup, request)
+        claim, host = self._claim(setup, request)
         if claim is None or claim.binding.role in ("not_billed", "batch"):
             if claim is None and setup.profiles.at_host(request.data.host.lower(), request.data.port):
                 self.coverage["unknown path"] += 1
             if _has_large_body(request):
                 request.stream = True
             return
-        exchange = Exchange(self._call(setup, flow, claim, labels), claim, self._memory)
+        exchange = Exchange(self._call(setup, flow, claim, host, labels), claim, self._memory)
         setattr(flow, _STATE, exchange)
         self._open[exchange.call.id] = exchange
 
     @staticmethod
-    def _claim(setup: Setup, request: http.Request) -> Claim | None:
+    def _claim(setup: Setup, request: http.Request) -> tuple[Claim | None, str]:
+        """The claim for a request, and the host by the name it was claimed under."""
         data = request.data
         method, path = data.method.decode("ascii", "replace"), data.path.decode("utf-8", "replace")
         claim = setup.profiles.match(data.host, data.port, method, path)
-        if claim is None or claim.binding.profile == "openai_compatible":
+        if claim is None or claim.binding.profile == GUESS:
             named = request.pretty_host  # transparent modes know the name only from the Host header
             if named != data.host:
-                return setup.profiles.match(named, data.port, method, path) or claim
-        return claim
+                return setup.profiles.match(named, data.port, method, path) or claim, named
+        return claim, data.host
 
-    @staticmethod
-    def _call(setup: Setup, flow: http.HTTPFlow, claim: Claim, labels: dict[str, str]) -> Call:
+    def _call(self, setup: Setup, flow: http.HTTPFlow, claim: Claim, host: str, labels: dict[str, str]) -> Call:
         request = flow.request
-        headers = picked(request.headers.fields, _CALL_HEADERS, claim)
-        client = {"address": flow.client_conn.peername[0]} if flow.client_conn.peername else {}
+        data = request.data
+        headers = self._picked(request.headers.fields, claim, _CALL_HEADERS)
+        peer, client = flow.client_conn.peername, {}
+        if peer:
+            client["address"] = peer[0]
         agent = attribution.agent_text(headers.get("user-agent"))
         if agent:
             client["agent"] = agent
-        query = request.query.get if b"?" in request.data.path else _no_query
+        query = request.query.get if b"?" in data.path else _no_query
         key = setup.fingerprints.of(headers, query("key"))
         if key:
             client["key"] = key
-        began = request.timestamp_start
-        call = Call(
-            new_id(int(began * 1e9)), request.pretty_host if claim.binding.profile else request.data.host,
-            request.data.method.decode("ascii", "replace"), request.data.path.decode("utf-8", "replace"),
-            began, headers, lambda: flow.request.raw_content, query, labels, client,
-        )  # fmt: skip
-        return call
+        session = attribution.session_label(headers)
+        if session:
+            labels.setdefault("session", session)
+        return Call(
+            id=new_id(int(data.timestamp_start * 1e9)),
+            host=host,
+            method=data.method.decode("ascii", "replace"),
+            path=claim.path,
+            began=data.timestamp_start,
+            headers=headers,
+            body=lambda: flow.request.raw_content,
+            query=query,
+            labels=labels,
+            client=client,
+        )
+
+    def _picked(self, fields: Fields, claim: Claim, names: frozenset[bytes]) -> dict[str, str]:
+        """The wanted headers, by lower-case name; the others are never even decoded."""
+        wanted = self._wanted.get((claim.binding.route, claim.binding.profile, names))
+        if wanted is None:
+            wanted = self._wanted[claim.binding.route, claim.binding.profile, names] = names | claim.binding.headers
+        return {
+            key.decode("ascii"): value.decode("utf-8", "replace")
+            for name, value in fields
+            if (key := name.lower()) in wanted
+        }
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Whatever streams is streamed on every decrypted host; a claimed call's stream is tapped."""
@@ -175,14 +201,13 @@ class Meter:
             if not response.stream and _STREAMING.match(response.headers.get("content-type", "")):
                 response.stream = True
             return
-        headers = picked(response.headers.fields, _ANSWER_HEADERS, exchange.claim)
+        headers = self._picked(response.headers.fields, exchange.claim, _ANSWER_HEADERS)
         exchange.answer = Answer(response.status_code, headers, response.timestamp_start)
         if response.stream or self._streams(flow, exchange, headers.get("content-type", "")):
             response.stream = tapped(exchange, response.stream)
 
-    @staticmethod
-    def _streams(flow: http.HTTPFlow, exchange: Exchange, content_type: str) -> bool:
-        if _STREAMING.match(content_type) or ctx.options.stream_large_bodies:
+    def _streams(self, flow: http.HTTPFlow, exchange: Exchange, content_type: str) -> bool:
+        if self._stream_all or _STREAMING.match(content_type):
             return True
         if flow.response is None or flow.response.status_code >= 400:
             return False
@@ -254,16 +279,6 @@ def tapped(exchange: Exchange, before: Any) -> Callable[[bytes], bytes | Iterabl
         return chunk if passes is None else passes(chunk)
 
     return tap
-
-
-def picked(fields: Iterable[tuple[bytes, bytes]], names: frozenset[bytes], claim: Claim) -> Mapping[str, str]:
-    """The wanted headers, by lower-case name; the others are never even decoded."""
-    wanted = claim.binding.headers
-    return {
-        key.decode("ascii"): value.decode("utf-8", "replace")
-        for name, value in fields
-        if (key := name.lower()) in names or key in wanted
-    }
 
 
 def _has_large_body(request: http.Request) -> bool:

@@ -5,7 +5,7 @@ or where their values come from. In memory a line is a plain dict of these keys,
 """
 
 import json
-import os
+import secrets
 import time
 from collections.abc import Mapping
 from decimal import Decimal
@@ -149,24 +149,28 @@ def encode(line: Mapping[str, Any]) -> bytes:
     for key in _MONEY:
         if type(marked.get(key)) is Decimal:
             marked[key] = f"{_MARK}{plain(marked[key])}{_MARK}"
-    if "cost_lines" in marked:
-        marked["cost_lines"] = [_marked(term) for term in marked["cost_lines"]]
-    for key in ("usage", "estimate", "budget"):
-        if key in marked and any(type(value) is Decimal for value in marked[key].values()):
+    for key in ("cost_lines", "usage", "estimate", "budget", "timing"):
+        if key in marked:
             marked[key] = _marked(marked[key])
     data = to_json(marked)
     return data.replace(b'"\\u0001', b"").replace(b'\\u0001"', b"") if b"\\u0001" in data else data
 
 
-def _marked(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: f"{_MARK}{plain(value)}{_MARK}"
-        if type(value) is Decimal
-        else _marked(value)
-        if type(value) is dict
-        else value
-        for key, value in values.items()
-    }
+def _marked(value: Any) -> Any:
+    """The value with every Decimal in it marked; the value itself where it holds none."""
+    kind = type(value)
+    if kind is Decimal:
+        return f"{_MARK}{plain(value)}{_MARK}"
+    if kind is dict:
+        found = None
+        for key, inside in value.items():
+            if type(inside) is not int and type(inside) is not str and (new := _marked(inside)) is not inside:
+                found = found if found is not None else dict(value)
+                found[key] = new
+        return value if found is None else found
+    if kind is list or kind is tuple:
+        return [_marked(inside) for inside in value]
+    return value
 
 
 def decode(data: bytes | str) -> dict[str, Any]:
@@ -205,9 +209,8 @@ def label_text(value: object) -> str | None:
 def new_id(now_ns: int | None = None) -> str:
     """A UUIDv7: 48 bits of Unix milliseconds, then random bits, so that ids sort by time."""
     millis = (time.time_ns() if now_ns is None else now_ns) // 1_000_000
-    tail = int.from_bytes(os.urandom(10))
-    number = (millis << 80) | (7 << 76) | ((tail >> 4 & 0xFFF) << 64) | (2 << 62) | (tail >> 16 & 0x3FFF_FFFF_FFFF_FFFF)
-    text = f"{number:032x}"
+    tail = secrets.randbits(76)
+    text = f"{millis & 0xFFFF_FFFF_FFFF:012x}7{tail & 0xFFF:03x}{8 + (tail >> 12 & 3):x}{tail >> 16:015x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from llmtab.demo.calls import CALLS, Call
 from llmtab.demo.provider import Provider
@@ -64,12 +63,16 @@ def _proxy(script: Path, upstream: int, folder: Path) -> Iterator[int]:
 
 
 def _wait(process: subprocess.Popen[bytes], port: int) -> None:
+    """Until it listens, and still does a moment later: mitmproxy looks for errors of its start after that."""
     deadline = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
+    listens = False
+    while not listens and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.5):
-            return
-        time.sleep(0.05)
-    raise OSError("the proxy did not start")
+            listens = True
+    time.sleep(0.2)
+    if not listens or process.poll() is not None:
+        raise OSError("the proxy did not start")
 
 
 def _play(call: Call, number: int, port: int) -> None:
@@ -87,11 +90,6 @@ def _play(call: Call, number: int, port: int) -> None:
         response.close()
     finally:
         connection.close()
-
-
-def hosts() -> list[str]:
-    """The providers the calls believe they talk to."""
-    return sorted({urlsplit(call.url).hostname or "" for call in CALLS})
 
 
 def _free_port() -> int:

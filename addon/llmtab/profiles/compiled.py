@@ -91,6 +91,7 @@ class Dialect:
 
     __slots__ = (
         "api",
+        "begin",
         "billing",
         "end",
         "error",
@@ -128,6 +129,7 @@ class Dialect:
         "unwrap",
         "when",
     )  # fmt: skip
+    begin: list[Test]
     final: list[Test]
     end: list[Test]
     error: list[Test]
@@ -157,7 +159,7 @@ class Dialect:
         self.text = [compiler.each(ref) for ref in spec.get("text") or ()]
         self.when = compiler.test(spec["when"]) if spec.get("when") else None
         self.snapshot = compiler.test(spec["snapshot"]) if spec.get("snapshot") else None
-        for tests in ("final", "end", "error"):
+        for tests in ("begin", "final", "end", "error"):
             setattr(self, tests, [compiler.test(where) for where in spec.get(tests) or ()])
         self.billing = [
             (entry["is"], compiler.test(entry["where"], "event") if entry.get("where") else None)
@@ -347,7 +349,7 @@ def _keys(spec: Mapping[str, Any]) -> set[str]:
     for ref in spec.get("finish") or ():
         if isinstance(ref, str):
             keys.update(_last_member(ref))
-    for tests in ("final", "end", "error"):
+    for tests in ("begin", "final", "end", "error"):
         for where in spec.get(tests) or ():
             for ref, expected in where.items():
                 if expected == "present":

@@ -213,7 +213,8 @@ class Billing(Strict):
 class Meaning(Strict):
     """What a body means: the part that dialects, providers' overrides and single routes share.
 
-    `estimate`: rows that we count ourselves where the answer tells no usage (bare pointers point into the event as
+    `begin`: tests of an event that opens a new account where an earlier one of the same stream was closed (two answers glued
+    together): what was final is open again. `estimate`: rows that we count ourselves where the answer tells no usage (bare pointers point into the event as
     `event:` does). `price_model`: the name to price by where neither the answer's nor the request's is it.
     `pricing_tier`: the word for the price where it is not the service tier.
     """
@@ -245,6 +246,7 @@ class Meaning(Strict):
     billing: list[Billing] | None = None
     not_billed: list[Where] | None = None
     text: list[Ref] | None = None
+    begin: list[Where] | None = None
     final: list[Where] | None = None
     end: list[Where] | None = None
     error: list[Where] | None = None

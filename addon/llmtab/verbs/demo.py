@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from llmtab.cells import plain
     from llmtab.ledger_read import read
 
-    print(f"Made-up calls to {', '.join(demo.hosts())}; nothing leaves this machine.", flush=True)
+    print("Made-up calls to four providers, all of them played by this machine.", flush=True)
     ledger = demo.run(script(), args.pace)
     lines = list(read(ledger))
     if not sys.stdout.isatty():
