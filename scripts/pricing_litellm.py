@@ -50,7 +50,8 @@ class Litellm:
             path = next(Path(str(file.locate())) for file in files if file.name == name)
             self.version = importlib.metadata.version("litellm")
         else:
-            self.version = f"table {hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
+            named = re.search(r"\d+\.\d+\.\d+", path.name)
+            self.version = named[0] if named else f"table {hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
         self.table: dict[str, Any] = json.loads(path.read_text(), parse_float=Decimal)
 
     def offers(self, providers: Iterable[str], skip: str | None) -> dict[str, Offer]:

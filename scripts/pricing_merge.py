@@ -7,7 +7,7 @@ Must not know how the sources spell things (`pricing_genai.py`, `pricing_litellm
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,9 @@ def _join(groups: dict[Any, list[str]], rows: dict[str, Row], theirs: Mapping[st
             continue
         others = [key for key in groups if key[0] == group and key[1] != shape and group.lower() in groups[key]]
         if others and str(rows[groups[others[0]][0]].get("source", "genai-prices")).startswith("genai-prices"):
-            groups[others[0]] = sorted(groups[others[0]] + groups.pop((group, shape)))
+            joined = groups.pop((group, shape))
+            rows.update(dict.fromkeys(joined, rows[groups[others[0]][0]]))
+            groups[others[0]] = sorted(groups[others[0]] + joined)
 
 
 def _decide(
@@ -111,6 +113,8 @@ def _decide(
     ours = None
     if provider.genai:
         ours = genai.find(provider.genai, name, provider.tiers_from, fallback=provider.fallback)
+    if ours and provider.fallback:
+        ours = _borrowed(ours, report.as_of)
     if ours and ours.empty:
         free = name.endswith(":free") or (theirs is not None and theirs.empty and bool(theirs.prices))
         return (ours, {"prices": [{"free": True}]}) if free else None
@@ -127,6 +131,17 @@ def _decide(
         return theirs, _entry(provider, theirs, True)
     entry = _supplemented(provider, name, ours, theirs, report)
     return (ours, entry) if all(any(key in RATES for key in row) for row in entry["prices"]) else None
+
+
+def _borrowed(offer: Offer, as_of: str) -> Offer:
+    """A vendor's own offer as a cloud's. Clouds follow a cut weeks later, so the vendor's dates are not theirs and what
+    was before is unknown; their tiers and fees are their own as well."""
+    own = {"tiers", "from", *(key for key in RATES if RATES[key].fee)}
+    rows = [{key: value for key, value in row.items() if key not in own} for row in offer.prices]
+    if len(rows) == 1 or not offer.prices:
+        return replace(offer, prices=rows)
+    row = rows[offer.prices.index(_standing(offer.prices, as_of))]
+    return replace(offer, prices=[{"from": as_of} | row])
 
 
 def _ruled(

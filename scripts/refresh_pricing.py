@@ -222,10 +222,10 @@ def with_history(name: str, model: str, was: Any, entry: Any, changes: Changes, 
     """The changed entry. A source without dates overwrites its past: ours gets a dated price instead."""
     old, new = rows_of(was)[-1], rows_of(entry)[-1]
     moved = [key for key in RATES if key in old and key in new and plain(old[key]) != plain(new[key])]
-    if len(rows_of(entry)) == 1 and "from" not in new:
-        past = rows_of(was)
-        row = {"from": as_of} | new if moved else {key: old[key] for key in ("from",) if key in old} | new
-        entry = entry | {"prices": [*(past if moved else past[:-1]), row]}
+    if len(rows_of(entry)) == 1:
+        past, row = rows_of(was), {key: value for key, value in new.items() if key != "from"}
+        start = {"from": as_of} if moved else {"from": old["from"]} if "from" in old else {}
+        entry = entry | {"prices": [*(past if moved else past[:-1]), start | row]}
     if normal(was) == normal(entry):
         return entry
     said = ", ".join(f"{key} {plain(old[key])} -> {plain(new[key])}" for key in moved) or "names, tiers or steps"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llmtab.documents import load
-from llmtab.pricing import PriceBook
+from llmtab.pricing import PriceBook, Unpriced
 from llmtab.usage import Usage
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -171,35 +171,48 @@ def test_the_shipped_table_is_as_generated(shipped: dict[str, Any], refresh: Mod
 
 
 @pytest.mark.parametrize(
-    ("place", "at", "counters", "expected"),
+    ("place", "at", "tokens", "expected"),
     [
-        ("openai/gpt-4o-2024-08-06", "2026-11-20", {"input_tokens": 1_000_000}, "2.5"),
-        ("openai/gpt-5.6-sol-2026-07-09", "2026-08-20", {"input_tokens": 1_000}, "0.005"),
-        ("openai/gpt-5.6-sol", "2026-08-21", {"input_tokens": 1_000}, "0.004"),
-        ("openai/o3", "2025-06-09", {"input_tokens": 1_000}, "0.01"),
-        ("anthropic/claude-haiku-4-5-20251001", "2026-11-20", {"input_tokens": 1_000}, "0.001"),
-        ("anthropic/claude-sonnet-4-20250514", "2026-11-20", {"input_tokens": 1_000}, "0.003"),
-        ("anthropic/claude-haiku-5-5", "2026-11-20", {"input_tokens": 100_001}, "0.0500005"),
-        ("google/gemini-3.8-flash", "2026-12-31", {"input_tokens": 1_000_000}, "0.75"),
-        ("google/gemini-3.8-flash", "2027-01-01", {"input_tokens": 1_000_000}, "1.5"),
-        ("xai/grok-4.5", "2026-11-20", {"input_tokens": 200_000}, "0.8"),
-        ("xai/grok-4.5", "2026-11-20", {"input_tokens": 199_999}, "0.399998"),
-        ("mistral/mistral-large-latest", "2026-11-20", {"input_tokens": 1_000_000}, "0.5"),
-        ("bedrock/us.anthropic.claude-opus-5-5", "2026-11-20", {"input_tokens": 1_000_000}, "4.4"),
-        ("bedrock/anthropic.claude-opus-5-5", "2026-11-20", {"input_tokens": 1_000_000}, "4.4"),
-        ("bedrock/global.anthropic.claude-opus-5-5", "2026-11-20", {"input_tokens": 1_000_000}, "4"),
-        ("deepseek/deepseek-flash", "2026-11-20T02:00", {"input_tokens": 1_000_000}, "0.3"),
-        ("deepseek/deepseek-flash", "2026-11-21T02:00", {"input_tokens": 1_000_000}, "0.15"),
-        ("azure/gpt-4o-2024-11-20", "2026-11-20", {"input_tokens": 1_000_000}, "2.5"),
-        ("zai/glm-4.7-flash", "2026-11-20", {"input_tokens": 1_000_000}, "0"),
+        ("openai/gpt-4o-2024-08-06", "2026-11-20", 1_000_000, "2.5"),
+        ("openai/gpt-5.6-sol-2026-07-09", "2026-08-20", 1_000, "0.005"),
+        ("openai/gpt-5.6-sol", "2026-08-21", 1_000, "0.004"),
+        ("openai/gpt-5.6-sol flex", "2026-11-20", 1_000, "0.002"),
+        ("openai/gpt-5.6-sol flex", "2026-10-01", 1_000, "unknown_tier:flex"),
+        ("openai/gpt-5.6-sol standard eu", "2026-11-20", 1_000, "0.0044"),
+        ("openai/gpt-4o standard eu", "2026-11-20", 1_000, "0.0025"),
+        ("openai/gpt-5.4 priority", "2026-11-20", 272_001, "unknown_tier:priority"),
+        ("openai/o3", "2025-06-09", 1_000, "0.01"),
+        ("anthropic/claude-haiku-4-5-20251001", "2026-11-20", 1_000, "0.001"),
+        ("anthropic/claude-sonnet-4-20250514", "2026-11-20", 1_000, "0.003"),
+        ("anthropic/claude-haiku-5-5", "2026-11-20", 100_001, "0.0500005"),
+        ("anthropic/claude-opus-5-5 fast us", "2026-11-20", 1_000, "0.0088"),
+        ("google/gemini-3.8-flash", "2026-12-31", 1_000_000, "0.75"),
+        ("google/gemini-3.8-flash", "2027-01-01", 1_000_000, "1.5"),
+        ("vertex/gemini-3.8-flash standard europe-west1", "2026-11-20", 1_000_000, "0.825"),
+        ("vertex/gemini-3.8-flash standard global", "2026-11-20", 1_000_000, "0.75"),
+        ("vertex/claude-haiku-4-5@20251001 standard us-east5", "2026-11-20", 1_000_000, "1.1"),
+        ("xai/grok-4.5", "2026-11-20", 200_000, "0.8"),
+        ("xai/grok-4.5", "2026-11-20", 199_999, "0.399998"),
+        ("mistral/mistral-large-latest standard eu", "2026-11-20", 1_000_000, "0.55"),
+        ("bedrock/us.anthropic.claude-opus-5-5", "2026-11-20", 1_000_000, "4.4"),
+        ("bedrock/anthropic.claude-opus-5-5", "2026-11-20", 1_000_000, "4.4"),
+        ("bedrock/global.anthropic.claude-opus-5-5", "2026-11-20", 1_000_000, "4"),
+        ("deepseek/deepseek-flash", "2026-11-20T02:00", 1_000_000, "0.3"),
+        ("deepseek/deepseek-flash", "2026-11-21T02:00", 1_000_000, "0.15"),
+        ("azure/gpt-4o-2024-11-20", "2026-11-20", 1_000_000, "2.5"),
+        ("zai/glm-4.7-flash", "2026-11-20", 1_000_000, "0"),
     ],
 )
-def test_prices_as_the_vendors_print_them(place: str, at: str, counters: dict[str, int], expected: str) -> None:
+def test_prices_as_the_vendors_print_them(place: str, at: str, tokens: int, expected: str) -> None:
     """A handful of prices read on the vendors' pages, with their dates, tiers, geographies and hours."""
-    provider, _, model = place.partition("/")
+    name, tier, region = [*place.split(), None, None][:3]
+    provider, _, model = str(name).partition("/")
     when = datetime.fromisoformat(at).replace(tzinfo=UTC)
-    found = PriceBook.load().price(Usage(counters), provider, model, at=when)
-    assert found.usd == Decimal(expected)  # type: ignore[union-attr]
+    usage = Usage({"input_tokens": tokens})
+    found = PriceBook.load().price(usage, provider, model, pricing_tier=tier, region=region, at=when)
+    assert (str(found.reason) if isinstance(found, Unpriced) else found.usd) == (
+        expected if ":" in expected else Decimal(expected)
+    )
 
 
 def test_every_entry_of_the_shipped_table_prices_a_call() -> None:

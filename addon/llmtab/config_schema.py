@@ -48,6 +48,8 @@ _ROUTE: Final[TypeAdapter[str]] = TypeAdapter(RouteKey)
 
 
 def _row_form(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        return type(value).__name__
     if isinstance(value, dict):
         return next((form for key, form in _FORMS.items() if key in value), "RefTerm")
     return "list" if isinstance(value, list) else "str"
@@ -141,6 +143,8 @@ HostEntry: Any = create_model("HostEntry", __base__=_HostWords, **_COUNTERS)
 def _kind(value: Any) -> str:
     if isinstance(value, str):
         return "a folder"
+    if isinstance(value, BaseModel):
+        return f"a {type(value).__name__.lower()}"
     words = ("dialect", "surface", "provider")
     return next((f"a {word}" for word in words if isinstance(value, dict) and word in value), "a provider")
 

@@ -228,9 +228,13 @@ class Exchange:
         return seen
 
     def _best(self) -> Reading:
-        """The first dialect whose usage came, else the first."""
+        """The first dialect whose usage came, else the first. Of a guess by shape the one that explains most of it: two
+        dialects share the words `input_tokens` and `output_tokens`, and differ in what they say of the cache."""
         readings = [fold.reading() for fold in self._open_folds()]
-        return next((reading for reading in readings if reading.seen and reading.counters), readings[0])
+        found = [reading for reading in readings if reading.seen and reading.counters]
+        if self.claim.binding.role == "by_shape":
+            return max(found, key=lambda reading: len(reading.counters), default=readings[0])
+        return found[0] if found else readings[0]
 
     def _close_whole(self, seen: Observation, body: bytes) -> None:
         """A body that mitmproxy buffered. Nearly all are one plain JSON object, so that is tried first."""

@@ -237,7 +237,7 @@ class Fold:
             if part.where is not None and not part.where(scope, element):
                 continue
             counters = {row.name: value for row in part.rows if (value := row.plain(scope, element)) is not None}
-            if counters:
+            if any(counters.values()):  # OpenAI lists the tools that were not used, with zeros
                 _set_total(counters)
                 shares.append((wire_text(part.model(scope, element)), counters))
         return shares

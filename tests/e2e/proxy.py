@@ -4,11 +4,14 @@ import contextlib
 import http.client
 import json
 import os
+import pty
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import termios
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +25,8 @@ from upstream import Upstream
 HERE = Path(__file__).parent
 MAIN = HERE.parents[1] / "addon" / "main.py"
 MITMDUMP = [sys.executable, "-c", "from mitmproxy.tools.main import mitmdump; mitmdump()"]
+WIDTH, HEIGHT = 140, 40
+"""Of the terminal, where a test gives the proxy one."""
 PATIENCE = 10.0
 """Seconds to wait for something that takes milliseconds on an idle machine."""
 
@@ -42,6 +47,7 @@ class Proxy:
         self, upstream: Upstream, folder: Path, *arguments: str, script: Path = MAIN, conf: Path | None = None
     ) -> None:
         self.folder = folder
+        self.terminal = False
         self.ledger = folder / "ledger.jsonl"
         self.log = folder / "mitmdump.log"
         self.port = free_port()
@@ -56,10 +62,13 @@ class Proxy:
         self.environment = inherited | {"LLMTAB_TEST_PORTS": f"{upstream.tls_port},{upstream.plain_port}"}
 
     def __enter__(self) -> "Proxy":
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=self.environment
-            )
+        if self.terminal:
+            self._start_in_terminal()
+        else:
+            with self.log.open("wb") as log:
+                self.process = subprocess.Popen(
+                    self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=self.environment
+                )
         try:
             until(self._listening, "mitmdump to listen")
             self.context = ssl.create_default_context(cafile=self.conf / "mitmproxy-ca-cert.pem")
@@ -67,6 +76,23 @@ class Proxy:
             self.stop(signal.SIGKILL)
             raise
         return self
+
+    def _start_in_terminal(self) -> None:
+        """What it draws goes to the log, escape sequences and all."""
+        ours, its = pty.openpty()
+        termios.tcsetwinsize(its, (HEIGHT, WIDTH))
+        environment = self.environment | {"TERM": "xterm-256color", "COLUMNS": "", "LINES": ""}
+        self.process = subprocess.Popen(self.command, stdin=its, stdout=its, stderr=its, env=environment)
+        os.close(its)
+        log = self.log.open("wb", buffering=0)
+
+        def copy() -> None:
+            with log, contextlib.suppress(OSError):  # the terminal is gone when the process is
+                while data := os.read(ours, 65536):
+                    log.write(data)
+            os.close(ours)
+
+        threading.Thread(target=copy, daemon=True).start()
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -130,8 +156,12 @@ class Proxy:
         sent = [("content-type", "application/json"), ("content-length", str(len(data or b""))), *headers]
         for name, value in sent:
             connection.putheader(name, value)
-        connection.endheaders(data)
-        response = connection.getresponse()
+        try:
+            connection.endheaders(data)
+            response = connection.getresponse()
+        except BaseException:
+            connection.close()
+            raise
         if connection.sock:  # kept open by the response: closing that one closes the connection
             connection.sock.close()
             connection.sock = None

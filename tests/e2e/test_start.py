@@ -136,3 +136,31 @@ def test_llmtab_proxy_meters(upstream: Upstream, conf: Path, tmp_path: Path) -> 
         listening = subprocess.run(["cat", "/proc/net/tcp"], capture_output=True, text=True, timeout=PATIENCE).stdout
         if listening:  # Linux: the local address of our port is loopback, not every interface
             assert f"0100007F:{proxy.port:04X} 00000000:0000 0A" in listening
+
+
+@pytest.mark.parametrize("tool", ["mitmweb", "mitmproxy"])
+def test_the_other_tools_meter_too(tool: str, upstream: Upstream, conf: Path, tmp_path: Path) -> None:
+    """The same file works in mitmweb and in the console of mitmproxy, whose own screens are left alone."""
+    proxy = Proxy(upstream, tmp_path, conf=conf)
+    proxy.command[2] = proxy.command[2].replace("mitmdump", tool)
+    if tool == "mitmweb":
+        proxy.command += ["--no-web-open-browser", "--web-port", str(free_port())]
+    proxy.terminal = tool == "mitmproxy"
+    upstream.on("POST api.openai.com/v1/chat/completions", reply({"error": {}}, 500))
+    with proxy:
+        proxy.call("https://api.openai.com/v1/chat/completions", {"model": "gpt-4o"})
+        proxy.settled(1)
+    assert "ledger.jsonl" not in proxy.output()
+
+
+def test_a_terminal_shows_the_table(upstream: Upstream, conf: Path, tmp_path: Path) -> None:
+    """mitmdump in a terminal draws the table, with the call and where the ledger is, and not its own lines between."""
+    proxy = Proxy(upstream, tmp_path, conf=conf)
+    proxy.terminal = True
+    upstream.on("POST api.openai.com/v1/chat/completions", reply({"error": {"type": "tokens"}}, 429))
+    with proxy:
+        proxy.call("https://api.openai.com/v1/chat/completions", {"model": "gpt-from-tomorrow"})
+        proxy.settled(1)
+        until(lambda: "gpt-from-tomorrow" in proxy.output(), "the call in the table")
+    assert "rate_limited" in proxy.output()
+    assert "client connect" not in proxy.output().partition("no calls yet")[2]

@@ -15,7 +15,8 @@ from llmtab.documents import ConfigError, load
 from llmtab.pricing.names import covers, undated
 
 VERSION = "prices-1"
-"""Raise it whenever the plain form or its checks change: older caches are then not believed."""
+_CODE = ("schema.py", "checks.py", "rates.py", "names.py")
+"""What decides how a file is understood: part of the cache's key, so that a new version never believes an old one."""
 
 
 class Names(NamedTuple):
@@ -70,7 +71,7 @@ def read(path: Path, *, user: bool) -> Table:
     """The table of a file. Raises ConfigError."""
     try:
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-        data = cached(path, VERSION, _builder(path, user), extra=str(user))
+        data = cached([path, *_code()], VERSION, _builder(path, user), extra=str(user))
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror or error}", file=str(path)) from None
     return Table(str(path), digest, user, data)
@@ -86,13 +87,17 @@ def of_data(data: Any, path: Path | str) -> Table:
         return validate(data, path, user=True, inside=("pricing",))
 
     digest = hashlib.sha256(text).hexdigest()[:12]
-    return Table(str(path), digest, True, cached([], VERSION, build, extra=text.decode()), ("pricing",))
+    return Table(str(path), digest, True, cached(_code(), VERSION, build, extra=text.decode()), ("pricing",))
 
 
 def bake_shipped(folder: Path, path: Path | None = None) -> Path:
     """Write the parsed form of the shipped file into `folder`: what the wheel's build hook calls."""
     path = path or default_path()
-    return bake([path], VERSION, _builder(path, False), folder, extra=str(False))
+    return bake([path, *_code()], VERSION, _builder(path, False), folder, extra=str(False))
+
+
+def _code() -> list[Path]:
+    return [Path(__file__).with_name(name) for name in _CODE]
 
 
 def _builder(path: Path, user: bool) -> Callable[[], Any]:

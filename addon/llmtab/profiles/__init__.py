@@ -165,8 +165,8 @@ class Profiles:
         """A provider with what it is `like` underneath. Raises ConfigError (ProfileError where it is in no file)."""
         base = self.providers.get(spec["like"])
         if base is None:
-            known = ", ".join(sorted(self.providers))
-            raise _misplaced(spec, (), f"no profile {spec['like']!r} to start from; known: {known}")
+            wanted = spec["like"]
+            raise _misplaced(spec, (), f"profile {wanted!r} is not known, {_expected(wanted, self.providers)}")
         below = base.spec
         out = {**below, "name": spec.get("name") or spec.get("provider") or base.profile, **spec}
         own, others = spec.get("overrides") or {}, below.get("overrides") or {}
@@ -180,7 +180,7 @@ class Profiles:
     def dialect(self, name: str) -> Mapping[str, Any]:
         """A dialect's rows, those of the dialect it is `like` underneath. Raises ProfileError."""
         if name not in self._dialects:
-            raise ProfileError(f"dialect {name!r} is not known; known: {', '.join(sorted(self._dialects))}")
+            raise ProfileError(f"dialect {name!r} is not known, {_expected(name, self._dialects)}")
         spec = self._dialects[name]
         parent = spec.get("like")
         return merged(self.dialect(parent), {**spec, "api": spec.get("api") or name}) if parent else spec
@@ -188,7 +188,7 @@ class Profiles:
     def surface(self, name: str) -> Mapping[str, Any]:
         """A set of routes. Raises ProfileError."""
         if name not in self._surfaces:
-            raise ProfileError(f"surface {name!r} is not known; known: {', '.join(sorted(self._surfaces))}")
+            raise ProfileError(f"surface {name!r} is not known, {_expected(name, self._surfaces)}")
         return self._surfaces[name]
 
     def check(self, names: Iterable[str] | None = None) -> None:
@@ -267,6 +267,14 @@ def _misplaced(spec: Mapping[str, Any], loc: tuple[str, ...], message: str) -> V
         return ProfileError(f"profile {spec.get('name') or spec.get('provider')}, {' '.join(loc)}: {message}")
     file, *where = spec[ORIGIN]
     return fail(file, (*where, *loc), message)
+
+
+def _expected(name: str, known: Iterable[str]) -> str:
+    """The name that was meant, if one is close; else all of them."""
+    import difflib
+
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"expected {close[0]!r}?" if close else f"expected one of: {', '.join(sorted(known))}"
 
 
 def read_folder(folder: Path) -> list[dict[str, Any]]:

@@ -32,6 +32,8 @@ def compile_path(text: str) -> Pattern[str]:
 
 
 def _compile(text: str, one: str, many: str) -> Pattern[str]:
+    if {"{", "}"} & set(_TOKEN.sub("", text)):
+        raise ValueError(f"{text!r} is no pattern: expected {{name}}, {{name=this|that}} or {{name**}} in braces")
     out, at = [], 0
     for token in _TOKEN.finditer(text):
         out.append(re.escape(text[at : token.start()]))

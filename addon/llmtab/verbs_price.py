@@ -1,0 +1,258 @@
+"""`llmtab price`: what a call costs, line by line, or why nobody can say; and the table itself.
+
+Knows how to ask the price book and show its answer. Must not know how prices are found or applied: `price -` runs the
+same code as the meter.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from llmtab import verbs_reprice
+from llmtab.verbs import Verbs, add_verb, default_ledger
+
+if TYPE_CHECKING:
+    from llmtab.pricing import Cost, PriceBook, Unpriced
+    from llmtab.usage import Usage
+
+COUNTS: Final = {
+    "input": "input_tokens",
+    "output": "output_tokens",
+    "cache-read": "cache_read_input_tokens",
+    "cache-write": "cache_creation_input_tokens",
+    "cache-write-1h": "cache_creation_1h_input_tokens",
+    "reasoning": "reasoning_output_tokens",
+    "input-audio": "audio_input_tokens",
+    "output-audio": "audio_output_tokens",
+    "web-search": "web_search_requests",
+}
+DETAILS = """With '-' it reads JSON lines {"provider", "model", "usage", "service_tier"?, "region"?, "time"?} and
+prints one {"cost_usd", "cost_reason"?, "cost_lines"} for each. Exit status 1: no price."""
+
+
+def add_parsers(verbs: Verbs) -> None:
+    """Declares `price` and `reprice`."""
+    example = "llmtab price openai/gpt-4o --input 12000 --cache-read 8000 --output 500"
+    summary = "show what a call costs, line by line, or why not"
+    parser = add_verb(verbs, "price", run, summary=summary, details=DETAILS, example=example)
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="a model, PROVIDER/MODEL, or - for JSON lines")
+    parser.add_argument("--provider", metavar="P", help="who sells it, where several do")
+    for name, counter in COUNTS.items():
+        parser.add_argument(f"--{name}", metavar="N", type=int, dest=counter, help=f"{counter}")
+    parser.add_argument("--use", metavar="COUNTER=N", action="append", default=[], help="any other counter")
+    parser.add_argument("--at", metavar="DATE", type=moment, help="when the call ended (default: now)")
+    parser.add_argument("--tier", metavar="T", help="service tier: batch, flex, priority ...")
+    parser.add_argument("--region", metavar="R", help="where it ran: us, eu, a cloud's region")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--list", action="store_true", help="every entry, of --provider P only if given")
+    what.add_argument("--diff", metavar="FILE", type=Path, help="what the price file FILE would change")
+    what.add_argument("--stale", action="store_true", help="how old the table is; exit status 1 if over 60 days")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    add_table_arguments(parser)
+    verbs_reprice.add_parsers(verbs)
+
+
+def add_table_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--config` and `--pricing`: the same tables as the meter's."""
+    parser.add_argument("--config", metavar="FILE", type=Path, help="llmtab.yaml (default: the usual one)")
+    parser.add_argument("--pricing", metavar="FILE", type=Path, action="append", default=[], help="further price file")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answers the one question asked."""
+    book = open_book(args)
+    if args.stale:
+        return _stale(book, datetime.now(UTC).date())
+    if args.diff:
+        return _diff(book, args)
+    if args.list:
+        return _list(book, args)
+    if args.model is None:
+        raise ValueError("a MODEL, -, --list, --diff or --stale is needed (see llmtab price --help)")
+    return _stream(book) if args.model == "-" else _one(book, args)
+
+
+def open_book(args: argparse.Namespace) -> "PriceBook":
+    """The tables of `--config` and `--pricing` over the shipped one."""
+    from llmtab.config import load
+    from llmtab.pricing import PriceBook
+
+    usual = default_ledger().with_name("llmtab.yaml")
+    config = load(args.config or (usual if usual.is_file() else None))
+    return PriceBook.load(extra=args.pricing, overrides=config.pricing, overrides_path=config.path or "llmtab.yaml")
+
+
+def moment(text: str) -> datetime:
+    """A date or time in RFC 3339; UTC where no zone is said."""
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _one(book: "PriceBook", args: argparse.Namespace) -> int:
+    from llmtab.pricing.card import Card
+    from llmtab.pricing.compare import described
+
+    provider, model = _place(book, args)
+    at = args.at or datetime.now(UTC)
+    usage = _asked(args)
+    if usage:
+        return _answer(book.price(usage, provider, model, pricing_tier=args.tier, region=args.region, at=at), args.json)
+    card, match = book.card(provider, model, args.tier, args.region, at), book.find(provider, model, at)
+    if not isinstance(card, Card) or match is None:
+        print(f"no price: {card}", file=sys.stderr)
+        return 1
+    for line in described(match, card):
+        print(line)
+    return 0
+
+
+def _place(book: "PriceBook", args: argparse.Namespace) -> tuple[str, str]:
+    """Provider and model. A model's name alone must have one seller only: nothing is guessed."""
+    if args.provider:
+        return args.provider, args.model
+    known = {name for table in book.finder.tables for name in table.providers}
+    head, _, rest = args.model.partition("/")
+    if rest and head in known:
+        return head, rest
+    today = (args.at or datetime.now(UTC)).date().isoformat()
+    sellers = sorted(name for name in known if book.finder.find(name, args.model, today))
+    if len(sellers) != 1:
+        raise ValueError(f"{args.model} is sold by {', '.join(sellers) or 'nobody we know'}: say --provider P")
+    return sellers[0], args.model
+
+
+def _asked(args: argparse.Namespace) -> "Usage":
+    from llmtab.usage import Usage
+
+    counters = {name: value for name in COUNTS.values() if (value := getattr(args, name)) is not None}
+    for text in args.use:
+        name, _, value = text.partition("=")
+        counters[name] = Decimal(value) if "." in value else int(value)
+    return Usage(checked(counters))
+
+
+def checked(counters: Mapping[str, Any]) -> dict[str, Any]:
+    """Counters as the meter would have them: known names, numbers from 0, unknown (null) ones left out. ValueError."""
+    from llmtab.usage import COUNTERS
+
+    found = {}
+    for name, value in counters.items():
+        if name not in COUNTERS:
+            raise ValueError(f"unknown counter {name!r}")
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | Decimal) or not value >= 0:
+            raise ValueError(f"{name}: {value!r}, expected a number from 0")
+        found[name] = int(value) if value == int(value) else value
+    return found
+
+
+def answer(found: "Cost | Unpriced") -> dict[str, Any]:
+    """The answer as a program reads it."""
+    from llmtab.pricing import Cost
+
+    if isinstance(found, Cost):
+        return {"cost_usd": found.usd, "cost_lines": found.lines, "price": found.price}
+    partial = {} if found.partial_usd is None else {"cost_partial_usd": found.partial_usd}
+    said = {"cost_usd": None, "cost_reason": found.reason, **partial, "cost_lines": found.lines}
+    return said | ({"price": found.price} if found.price else {})
+
+
+def _answer(found: "Cost | Unpriced", as_json: bool) -> int:
+    from llmtab.pricing import Cost
+    from llmtab.pricing.compare import short
+    from llmtab.record import encode
+
+    priced = isinstance(found, Cost)
+    if as_json:
+        print(encode(answer(found)).decode())
+        return 0 if priced else 1
+    for line in found.lines:
+        factors = " ".join(f"{name} x{short(value)}" for name, value in line.get("factors", {}).items())
+        unit = f"{short(line['rate'])} / {line['per']:,}"
+        amount = f"{line['counter']:32} {line['quantity']:>12,} x {unit:<20} = {short(line['usd']):>14} USD"
+        print(f"{amount}  {factors}".rstrip())
+    if isinstance(found, Cost):
+        print(f"{found.price['id']}: {short(found.usd)} USD")
+        if found.saved_usd:
+            print(f"caching saved {short(found.saved_usd)} USD")
+        return 0
+    known = "" if found.partial_usd is None else f" (what can be priced: {short(found.partial_usd)} USD)"
+    print(f"no price: {found.reason}{known}")
+    return 1
+
+
+def _stream(book: "PriceBook") -> int:
+    from llmtab.record import decode, encode
+
+    status = 0
+    for number, line in enumerate(sys.stdin, 1):
+        if not line.strip():
+            continue
+        try:
+            said = answer(asked(book, decode(line)))
+        except (ValueError, TypeError, KeyError) as error:
+            said, status = {"error": f"line {number}: {error}"}, 1
+        print(encode(said).decode())
+    return status
+
+
+def asked(book: "PriceBook", line: Mapping[str, Any]) -> "Cost | Unpriced":
+    """The price of one JSON line. Raises ValueError or KeyError for what is wrong in it."""
+    from llmtab.usage import Usage
+
+    at = moment(line["time"]) if line.get("time") else datetime.now(UTC)
+    tier, region = line.get("service_tier"), line.get("region")
+    return book.price(
+        Usage(checked(line["usage"])),
+        str(line["provider"]),
+        str(line["model"]),
+        pricing_tier=tier,
+        region=region,
+        at=at,
+    )
+
+
+def _list(book: "PriceBook", args: argparse.Namespace) -> int:
+    from llmtab.pricing.compare import summary
+    from llmtab.record import encode
+
+    for match in book.finder.entries():
+        if args.provider and match.provider != args.provider:
+            continue
+        if args.json:
+            print(encode({"id": f"{match.provider}/{match.model}", **match.entry}).decode())
+        else:
+            print(f"{match.provider}/{match.model}: {summary(match.entry)}")
+    return 0
+
+
+def _diff(book: "PriceBook", args: argparse.Namespace) -> int:
+    from llmtab.pricing import PriceBook
+    from llmtab.pricing.compare import diff
+
+    changes = diff(book, PriceBook.load(extra=[*args.pricing, args.diff]))
+    for line in changes:
+        print(line)
+    print(f"{len(changes)} differences", file=sys.stderr)
+    return 0
+
+
+def _stale(book: "PriceBook", today: date) -> int:
+    age = book.stale_days(today)
+    lines = list(_ages(book, today))
+    print("\n".join(lines))
+    return 0 if age is None else 1
+
+
+def _ages(book: "PriceBook", today: date) -> Iterator[str]:
+    if book.as_of is None:
+        yield "the table does not say how old it is"
+        return
+    days = (today - date.fromisoformat(book.as_of)).days
+    advice = "; llmtab has newer ones, or add yours to llmtab.yaml" if book.stale_days(today) else ""
+    yield f"prices of {book.as_of}, {days} days old{advice}"

@@ -1,0 +1,150 @@
+"""`llmtab reprice`: a ledger at today's tables, each line at its own time; history itself is never edited.
+
+Knows which lines hold a list price of ours and what a new one changes. Must not know how prices are found.
+"""
+
+import argparse
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from llmtab.verbs import Verbs, add_ledger_argument, add_verb, default_ledger
+
+if TYPE_CHECKING:
+    from llmtab.pricing import PriceBook
+
+OURS: Final = frozenset({"list", "estimated", "unpriced"})
+"""Costs that come from our table; what a provider reported, and what is not billed, stays."""
+PRICED: Final = ("cost_usd", "cost_source", "cost_reason", "cost_partial_usd", "cost_lines", "price", "saved_usd")
+
+
+@dataclass
+class Sum:
+    """One model's lines: how many, how many came out otherwise, and both totals in USD of what has a price."""
+
+    lines: int = 0
+    changed: int = 0
+    old: Decimal = Decimal(0)
+    new: Decimal = Decimal(0)
+    old_unpriced: int = 0
+    new_unpriced: int = 0
+
+    def add(self, old: Decimal | None, new: Decimal | None) -> None:
+        self.lines += 1
+        self.changed += old != new
+        self.old += old or 0
+        self.new += new or 0
+        self.old_unpriced += old is None
+        self.new_unpriced += new is None
+
+
+def add_parsers(verbs: Verbs) -> None:
+    """Declares the verb."""
+    from llmtab.verbs_price import add_table_arguments, moment
+
+    parser = add_verb(
+        verbs,
+        "reprice",
+        run,
+        summary="price a ledger again, each line at its own time, and show what changed",
+        details="The ledger is never edited; --write makes a new file (without chain: it is no record, but a what-if).",
+        example="llmtab reprice --prices-at 2026-07-01",
+    )
+    parser.add_argument("--prices-at", metavar="DATE", type=moment, help="prices of that day, not each line's own")
+    parser.add_argument("--write", metavar="OUT", type=Path, help="write the repriced lines to a new file")
+    parser.add_argument("--json", action="store_true", help="the sums as one JSON object")
+    add_table_arguments(parser)
+    add_ledger_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints a sum a model. Exit status 0 whatever changed."""
+    from llmtab.ledger_read import Skipped, read
+    from llmtab.record import encode
+    from llmtab.verbs_price import open_book
+
+    book, path = open_book(args), args.ledger or default_ledger()
+    sums: dict[str, Sum] = defaultdict(Sum)
+    skipped = Skipped()
+    out = args.write.open("xb") if args.write else None
+    try:
+        for line in read(path, skipped):
+            new = repriced(line, book, args.prices_at)
+            if new is not line:
+                name = f"{line.get('provider')}/{line.get('response_model') or line.get('request_model')}"
+                sums[name].add(line.get("cost_usd"), new.get("cost_usd"))
+            if out:
+                out.write(encode({key: value for key, value in new.items() if key != "chain"}) + b"\n")
+    finally:
+        if out:
+            out.close()
+    _show(sums, skipped.lines, args.json)
+    return 0
+
+
+def repriced(line: Mapping[str, Any], book: "PriceBook", at: datetime | None) -> Mapping[str, Any]:
+    """The line with its list price made anew at `at` (None: at the call's end); the same object if it holds none."""
+    from llmtab.pricing import Cost
+    from llmtab.record import FIELDS, in_order
+    from llmtab.usage import COUNTERS, Usage
+
+    if line.get("cost_source") not in OURS or not line.get("usage"):
+        return line
+    usage = Usage({name: value for name, value in line["usage"].items() if name in COUNTERS})
+    when = at or ended(line)
+    found = book.price(
+        usage, line["provider"], line.get("response_model") or line.get("request_model") or "",
+        pricing_tier=line.get("pricing_tier"), region=line.get("region"), at=when,
+    )  # fmt: skip
+    values = {key: value for key, value in line.items() if key not in PRICED}
+    values["cost_lines"] = found.lines or None
+    if found.price:
+        values["price"] = {**found.price, "at": f"{when:%Y-%m-%dT%H:%M:%S}.{when.microsecond // 1000:03d}Z"}
+    if isinstance(found, Cost):
+        source = "estimated" if line.get("usage_source") in ("partial", "estimated") else "list"
+        values.update(cost_usd=found.usd, cost_source=source, saved_usd=found.saved_usd)
+    else:
+        values.update(cost_usd=None, cost_source="unpriced", cost_reason=found.reason)
+        values["cost_partial_usd"] = found.partial_usd
+    known = in_order(values)
+    return known | {key: value for key, value in values.items() if key not in FIELDS and value is not None}
+
+
+def ended(line: Mapping[str, Any]) -> datetime:
+    """When a call ended, in UTC: the moment its price is of."""
+    said = line.get("price", {}).get("at")
+    if said:
+        return datetime.fromisoformat(said).astimezone(UTC)
+    duration = float(line.get("timing", {}).get("duration_ms", 0))
+    return datetime.fromisoformat(line["time"]).astimezone(UTC) + timedelta(milliseconds=duration)
+
+
+def _show(sums: Mapping[str, Sum], skipped: int, as_json: bool) -> None:
+    import sys
+
+    from llmtab.record import encode
+
+    total = Sum()
+    for its in sums.values():
+        for name in vars(its):
+            setattr(total, name, getattr(total, name) + getattr(its, name))
+    if as_json:
+        print(encode({"models": {name: vars(sums[name]) for name in sorted(sums)}, "total": vars(total)}).decode())
+        return
+    for name in sorted(sums):
+        print("\n".join(_said(name, sums[name])))
+    print("\n".join(_said("total", total)))
+    if skipped:
+        print(f"{skipped} lines could not be read", file=sys.stderr)
+
+
+def _said(name: str, its: Sum) -> Iterator[str]:
+    from llmtab.pricing.compare import short
+
+    moved = f" ({short(its.new - its.old)})" if its.new != its.old else ""
+    unpriced = f", unpriced {its.old_unpriced} -> {its.new_unpriced}" if its.old_unpriced or its.new_unpriced else ""
+    yield f"{name}: {its.lines} calls, {its.changed} changed, {short(its.old)} -> {short(its.new)} USD{moved}{unpriced}"
