@@ -7,7 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -54,19 +54,21 @@ class Litellm:
             self.version = named[0] if named else f"table {hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
         self.table: dict[str, Any] = json.loads(path.read_text(), parse_float=Decimal)
 
-    def offers(self, providers: Iterable[str], skip: str | None) -> dict[str, Offer]:
-        """Every id it has for these providers of its own, without its own prefixes; `skip` matches ids to leave out."""
-        found: dict[str, Offer] = {}
+    def offers(self, providers: Sequence[str], skip: str | None) -> dict[str, Offer]:
+        """Every id it has for these providers of its own, without its own prefixes; `skip` matches ids to leave out.
+        Where it has an id twice, the provider named first stands, and of one provider the row that knows regions."""
+        found: dict[str, tuple[int, Offer]] = {}
         for name, data in self.table.items():
             provider = data.get("litellm_provider")
             if provider not in providers or (skip and re.search(skip, name)):
                 continue
             bare = re.sub(r"^(vertex_ai|[a-z_]+)/", "", name) if name.split("/")[0] in _prefixes(provider) else name
             offer = _litellm_offer(bare.lower(), data)
-            known = found.get(spellings(bare)[-1])
-            if known is None or (offer.regions and not known.regions):
-                found[spellings(bare)[-1]] = offer
-        return found
+            rank, known = found.get(spellings(bare)[-1], (len(providers), None))
+            better = known is not None and bool(offer.regions) and not known.regions
+            if known is None or providers.index(provider) < rank or (providers.index(provider) == rank and better):
+                found[spellings(bare)[-1]] = providers.index(provider), offer
+        return {name: offer for name, (_, offer) in found.items()}
 
 
 def _prefixes(provider: str) -> set[str]:

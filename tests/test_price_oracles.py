@@ -102,7 +102,10 @@ def answers() -> list[tuple[str, str, str, str]]:
             if not re.search(ours.keep, bare):
                 continue
             model = theirs.find_model(bare, all_providers=genai.providers if ours.fallback else None)
+            own = model is not None and any(model is item for item in theirs.models)
             for case, rates in agreed(model, data, at) if model else ():
+                if not own and CASES[case][3]:
+                    continue  # genai-prices itself applies no tiers to another seller's model
                 found.append((ours.name, bare, case, judged(book, ours.name, bare, case, rates, at)))
     return found
 

@@ -215,20 +215,22 @@ class Fold:
                 out.flags.append(f"dropped:{row.name}")
         for row in dialect.outside_rows:
             _add_outside(row, counters, scope)
-        exceeding = excesses(counters)
-        if exceeding:
-            self._clamp_stale(out, exceeding)
+        if excesses(counters):
+            self._clamp_stale(out)
         _check_total(out, dialect.total(scope, usage) if dialect.total is not None else None)
 
-    def _clamp_stale(self, out: Reading, exceeding: Sequence[str]) -> None:
-        """A part that only an earlier event gave may exceed a parent that a later one lowered: then the parent holds."""
-        counters = out.counters
-        for name in exceeding:
-            parent = COUNTERS[name].parent
-            row = next((row for row in self.dialect.rows if row.name == name), None)
-            stale = row is not None and row.plain(self.scope, self._last) is None
-            if stale and parent is not None and counters[name] > counters[parent]:
-                counters[name] = counters[parent]
+    def _clamp_stale(self, out: Reading) -> None:
+        """A part that only an earlier event gave may exceed a parent that a later one lowered: then the parent holds.
+
+        In the order of the table, parents before their parts.
+        """
+        counters, rows = out.counters, {row.name: row for row in self.dialect.rows}
+        for name, counter in COUNTERS.items():
+            limits = [counters[whole] for whole in (counter.parent, *counter.crosses) if whole in counters]
+            if name not in counters or not limits or counters[name] <= min(limits):
+                continue
+            if name in rows and rows[name].plain(self.scope, self._last) is None:
+                counters[name] = min(limits)
             out.flags.append(f"part_exceeds:{name}")
 
     def _shares(self, part: Part) -> Sequence[tuple[str | None, dict[str, Quantity]]]:

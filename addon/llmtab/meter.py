@@ -73,7 +73,10 @@ class Meter:
         try:
             self.setup = Setup.read(ctx.options, self.setup)
         except (ValueError, OSError) as error:
-            raise exceptions.OptionsError(f"llmtab: {error}") from error
+            if self.setup is not None:
+                raise exceptions.OptionsError(f"llmtab: {error}") from None
+            # One clear line; an error in the log before `running` is over is what ends mitmproxy's start with status 1.
+            log.error("llmtab: %s", error)
 
     def running(self) -> None:
         for name in ctx.options.deferred:

@@ -164,12 +164,11 @@ def answer(found: "Cost | Unpriced") -> dict[str, Any]:
 
 def _answer(found: "Cost | Unpriced", as_json: bool) -> int:
     from llmtab.pricing import Cost
-    from llmtab.pricing.compare import short
-    from llmtab.record import encode
+    from llmtab.pricing.compare import short, to_json
 
     priced = isinstance(found, Cost)
     if as_json:
-        print(encode(answer(found)).decode())
+        print(to_json(answer(found)))
         return 0 if priced else 1
     for line in found.lines:
         factors = " ".join(f"{name} x{short(value)}" for name, value in line.get("factors", {}).items())
@@ -187,7 +186,8 @@ def _answer(found: "Cost | Unpriced", as_json: bool) -> int:
 
 
 def _stream(book: "PriceBook") -> int:
-    from llmtab.record import decode, encode
+    from llmtab.pricing.compare import to_json
+    from llmtab.record import decode
 
     status = 0
     for number, line in enumerate(sys.stdin, 1):
@@ -197,7 +197,7 @@ def _stream(book: "PriceBook") -> int:
             said = answer(asked(book, decode(line)))
         except (ValueError, TypeError, KeyError) as error:
             said, status = {"error": f"line {number}: {error}"}, 1
-        print(encode(said).decode())
+        print(to_json(said))
     return status
 
 
@@ -218,14 +218,13 @@ def asked(book: "PriceBook", line: Mapping[str, Any]) -> "Cost | Unpriced":
 
 
 def _list(book: "PriceBook", args: argparse.Namespace) -> int:
-    from llmtab.pricing.compare import summary
-    from llmtab.record import encode
+    from llmtab.pricing.compare import summary, to_json
 
     for match in book.finder.entries():
         if args.provider and match.provider != args.provider:
             continue
         if args.json:
-            print(encode({"id": f"{match.provider}/{match.model}", **match.entry}).decode())
+            print(to_json({"id": f"{match.provider}/{match.model}", **match.entry}))
         else:
             print(f"{match.provider}/{match.model}: {summary(match.entry)}")
     return 0

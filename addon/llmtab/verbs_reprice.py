@@ -126,14 +126,14 @@ def ended(line: Mapping[str, Any]) -> datetime:
 def _show(sums: Mapping[str, Sum], skipped: int, as_json: bool) -> None:
     import sys
 
-    from llmtab.record import encode
+    from llmtab.pricing.compare import to_json
 
     total = Sum()
     for its in sums.values():
         for name in vars(its):
             setattr(total, name, getattr(total, name) + getattr(its, name))
     if as_json:
-        print(encode({"models": {name: vars(sums[name]) for name in sorted(sums)}, "total": vars(total)}).decode())
+        print(to_json({"models": {name: vars(sums[name]) for name in sorted(sums)}, "total": vars(total)}))
         return
     for name in sorted(sums):
         print("\n".join(_said(name, sums[name])))

@@ -3,6 +3,7 @@
 Knows how to say prices in words. Must not know files or how prices are applied.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
@@ -50,6 +51,12 @@ def price(value: Any) -> str:
 def short(value: Decimal) -> str:
     """A Decimal without needless zeros and without an exponent."""
     return plain(value).removesuffix(".0")
+
+
+def to_json(value: Any) -> str:
+    """Compact JSON in which a Decimal is a plain number of its own digits."""
+    text = json.dumps(value, separators=(",", ":"), default=lambda number: f"\x01{plain(number)}\x01")
+    return text.replace('"\\u0001', "").replace('\\u0001"', "")
 
 
 def described(match: Match, card: Card) -> Iterator[str]:

@@ -15,6 +15,8 @@ type TermFn = Callable[[Scope, Any], Quantity | None]
 
 MOST: Final = 10**15  # no call has used that much of anything; a greater figure is noise or an attack
 LONGEST_NUMERAL: Final = 32
+PLACES: Final = 9
+"""Decimal places of a quantity that is not whole (seconds of audio, say)."""
 FACTS: Final = (
     "model", "request_model", "price_model", "id", "request_id", "tier", "pricing_tier", "region", "session", "error_type",
 )  # fmt: skip
@@ -37,7 +39,8 @@ def quantity(value: Any) -> Quantity | None:
         return None
     if not number.is_finite() or not 0 <= number <= MOST:
         return None
-    return int(number) if number == number.to_integral_value() else number
+    number = round(number, PLACES)  # 0.1 + 0.2 on the wire is 0.3, and 1e-300 must not fill a line with zeros
+    return int(number) if number == number.to_integral_value() else number.normalize()
 
 
 class Row:

@@ -213,10 +213,10 @@ class Billing(Strict):
 class Meaning(Strict):
     """What a body means: the part that dialects, providers' overrides and single routes share.
 
-    `begin`: tests of an event that opens a new account where an earlier one of the same stream was closed (two answers glued
-    together): what was final is open again. `estimate`: rows that we count ourselves where the answer tells no usage (bare pointers point into the event as
-    `event:` does). `price_model`: the name to price by where neither the answer's nor the request's is it.
-    `pricing_tier`: the word for the price where it is not the service tier.
+    `begin`: tests of an event that opens a new account after an earlier one of the same stream was closed (two answers
+    glued together): what was final is open again. `estimate`: rows that we count ourselves where the answer tells no
+    usage; a bare pointer points into the event there. `price_model`: the name to price by, where it is neither the
+    answer's nor the request's. `pricing_tier`: the word for the price, where it is not the service tier.
     """
 
     api: Name | None = None
