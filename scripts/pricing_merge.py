@@ -58,6 +58,7 @@ def configured() -> tuple[list[Provider], Rulings]:
 
 
 PROVIDERS, RULINGS = configured()
+ALONE = 60  # USD per million input tokens: above it litellm alone is not believed (it has slips of the point)
 # Bedrock: genai-prices follows AWS's price list for these vendors; for others only litellm has the regional markup.
 GEOS = ("", "us.", "eu.", "apac.", "jp.", "au.", "ca.", "in.")  # genai-prices names these in one: `regional.`
 GENAI_ON_BEDROCK = re.compile(r"^(?!us-gov\.).*(anthropic|openai|moonshotai|zai)\.")
@@ -122,6 +123,11 @@ def _decide(
         theirs = None
     if ours is None or theirs is None:
         alone = ours or theirs
+        if alone is theirs and alone and alone.prices[-1].get("input", 0) > ALONE:
+            report.disputed.append(
+                f"{provider.name}/{name}: input {alone.prices[-1]['input']:f} at litellm only: nobody"
+            )
+            return None
         return (alone, _entry(provider, alone, alone is theirs)) if alone else None
     its, other = _standing(ours.prices, report.as_of), theirs.prices[-1]
     differing = [key for key in ("input", "output") if key in its and key in other and not _close(its[key], other[key])]
@@ -186,7 +192,7 @@ def _supplemented(provider: Provider, name: str, ours: Offer, theirs: Offer, rep
     other = _renamed(theirs.prices[-1], provider.rename)
     taken = []
     for key, value in other.items():
-        if key in RATES and key not in row and not (key == "cache_read" and value >= other.get("input", value)):
+        if key in RATES and key not in row and not _implausible(key, value, other):
             row[key] = value
             taken.append(key)
         elif key in RATES and key in row and not _close(row[key], value):
@@ -207,6 +213,12 @@ def _supplemented(provider: Provider, name: str, ours: Offer, theirs: Offer, rep
     if theirs.regions and "regions" not in provider.settings:
         entry["regions"] = dict(theirs.regions)
     return {key: entry[key] for key in ("source", "max_output", "regions", "prices") if key in entry}
+
+
+def _implausible(key: str, value: Decimal, row: Row) -> bool:
+    """A cached read is never dearer than input, nor a write cheaper: litellm has such slips."""
+    known = row.get("input", value)
+    return value >= known if key == "cache_read" else key == "cache_write" and value < known
 
 
 def _more_tiers(row: Row, other: Row, report: Report, name: str) -> list[str]:

@@ -208,12 +208,12 @@ def test_a_host_like_a_known_provider_with_differences(read: Callable[[str], Con
     """Own routes come before those of the profile a host is like, and own rows over its rows."""
     config = read(
         f"{LLM}    profile: openai\n    routes:\n      POST /v1/files/ask: openai.chat\n    overrides:\n"
-        "      openai.chat:\n        usage: {web_search_requests: [/searches]}\n"
+        "      openai.chat:\n        usage: {pages: [/pages]}\n"
     )
     found = claim(config, "llm.example.com", "/v1/files/ask")
-    assert {"input_tokens", "web_search_requests"} <= rows(found).keys()
+    assert {"input_tokens", "pages"} <= rows(found).keys()
     assert claim(config, "llm.example.com", "/v1/files/x").binding.role == "not_billed"
-    assert "web_search_requests" not in rows(claim(config, "api.openai.com", "/v1/chat/completions"))
+    assert "pages" not in rows(claim(config, "api.openai.com", "/v1/chat/completions"))
 
 
 def test_the_long_form(read: Callable[[str], Config]) -> None:

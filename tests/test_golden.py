@@ -94,6 +94,19 @@ def test_a_long_stream_reads_the_same(case: Case, limit: int, coding: str, monke
         assert comparable(lines(case, seen)) == expected
 
 
+@pytest.mark.parametrize("coding", ["", "gzip"])
+def test_a_long_stream_cut_short_reads_the_same(stream: Case, coding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it is cut, a stream that was read as it passed gives the line that a kept one gives."""
+    body, headers = compressed(stream.body, coding), {"content_encoding": coding} if coding else {}
+    for end in range(1, len(body), 41):
+        cut = list(pieces(body[:end], 64))
+        for how in ("complete", "aborted"):
+            kept = comparable(lines(stream, dripped(stream, cut, how, **headers)))
+            with monkeypatch.context() as patch:
+                patch.setattr(llmtab.exchange, "TAP_LIMIT", 64)
+                assert comparable(lines(stream, dripped(stream, cut, how, **headers))) == kept, end
+
+
 @pytest.mark.parametrize("how", ["aborted", "broken"])
 def test_a_stream_cut_at_any_event_gives_a_line(stream: Case, how: str) -> None:
     """Wherever a stream ends before its end there is one marked line, unless its figures were final by then."""

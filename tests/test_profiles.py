@@ -11,6 +11,7 @@ from llmtab.documents import ConfigError
 from llmtab.profiles import Claim, ProfileError, Profiles, merged, read_folder, read_profile, validated
 from llmtab.profiles.patterns import captured, clean_path, compile_host, compile_path, is_literal, shown_path
 
+GOOGLE = "generativelanguage.googleapis.com"
 DIALECT = "dialect: house.chat\nsource: https://house.example/doc\nusage:\n  input_tokens: [/in]\n"
 PROVIDER = "provider: house\nhosts: [house.example]\nsource: https://house.example/doc\n"
 
@@ -49,16 +50,8 @@ def test_every_built_in_profile_says_where_it_comes_from() -> None:
     """Each dialect and provider names the page of the vendor that says so."""
     room = Path(sys.modules["llmtab.profiles"].__file__ or "").parent
     for path in room.glob("*/*.yaml"):
-        assert read_profile(path)["source"].startswith("https://"), path.name
-
-
-def test_names_of_files_are_names_of_profiles() -> None:
-    """A profile is found in the file of its name."""
-    room = Path(sys.modules["llmtab.profiles"].__file__ or "").parent
-    for path in room.glob("*/*.yaml"):
         spec = read_profile(path)
-        name = spec.get("dialect") or spec.get("surface") or spec.get("name") or spec["provider"]
-        assert name == path.stem
+        assert "like" in spec or spec["source"].startswith("https://"), path.name
 
 
 @pytest.mark.parametrize(
@@ -93,18 +86,18 @@ def test_who_is_matched(profiles: Profiles, url: str, provider: str, dialect: st
 
 
 @pytest.mark.parametrize(
-    ("url", "method", "captures"),
+    ("url", "captures"),
     [
-        ("us.api.openai.com/v1/responses", "POST", {"region": "us"}),
-        ("generativelanguage.googleapis.com/v1beta/models/gemini-x:generateContent", "POST", {"version": "v1beta", "model": "gemini-x"}),
-        ("generativelanguage.googleapis.com/v1beta/models/tuned%2Fgemini-x:generateContent", "POST", {"model": "tuned/gemini-x"}),
-        ("aiplatform.eu.rep.googleapis.com/v1/projects/p/locations/eu/publishers/anthropic/models/claude-x@20250101:rawPredict", "POST",
+        ("us.api.openai.com/v1/responses", {"region": "us"}),
+        (f"{GOOGLE}/v1beta/models/gemini-x:generateContent", {"version": "v1beta", "model": "gemini-x"}),
+        (f"{GOOGLE}/v1beta/models/tuned%2Fgemini-x:generateContent", {"model": "tuned/gemini-x"}),
+        ("aiplatform.eu.rep.googleapis.com/v1/projects/p/locations/eu/publishers/anthropic/models/claude-x@20250101:rawPredict",
          {"region": "eu", "model": "claude-x@20250101", "host_region": "eu"}),
     ],
 )  # fmt: skip
-def test_what_patterns_catch(profiles: Profiles, url: str, method: str, captures: dict[str, str]) -> None:
+def test_what_patterns_catch(profiles: Profiles, url: str, captures: dict[str, str]) -> None:
     """Regions and models are caught from host and path, percent-decoded."""
-    assert captures.items() <= dict(claim(profiles, url, method).captures).items()
+    assert captures.items() <= dict(claim(profiles, url).captures).items()
 
 
 @pytest.mark.parametrize(
@@ -119,7 +112,7 @@ def test_what_patterns_catch(profiles: Profiles, url: str, method: str, captures
         ("api.openai.com/v1/responses/resp_1", "DELETE"),
         ("api.openai.com/v1/responses/resp_1/input_items", "GET"),
         ("api.openai.com/v1/organization/usage/completions", "GET"),
-        ("api.openai.com/v1/threads/t/runs", "POST"),
+        ("api.openai.com/v1/threads", "POST"),
         ("api.anthropic.com/v1/messages/count_tokens", "POST"),
         ("api.anthropic.com/api/event_logging/v2/batch", "POST"),
         ("api.anthropic.com/v1/models", "GET"),
@@ -155,7 +148,7 @@ def test_who_is_not_matched(profiles: Profiles, url: str, method: str) -> None:
 
 
 def test_a_guess_by_shape_needs_a_known_host(profiles: Profiles) -> None:
-    """On a known provider's host an unknown path may be claimed by the shape of its answer, at that provider's prices."""
+    """On a known provider's host an unknown path is claimed by the shape of its answer, at that provider's prices."""
     found = claim(profiles, "api.openai.com/v2/something/new")
     assert (found.binding.profile, found.binding.provider, found.binding.role) == (
         "openai_compatible",
@@ -192,8 +185,11 @@ def test_a_scanner_does_not_fill_the_memory(profiles: Profiles) -> None:
 
 
 def test_a_start_needs_no_pydantic(tmp_path: Path) -> None:
-    """The second start reads the built-in profiles from the cache: neither the validator nor the YAML parser is loaded."""
-    code = "import sys; from llmtab.profiles import Profiles; Profiles.load(); sys.exit('ruamel.yaml' in sys.modules or 'pydantic' in sys.modules)"
+    """The second start reads the built-in profiles from the cache, without the validator and the YAML parser."""
+    code = (
+        "import sys; from llmtab.profiles import Profiles; Profiles.load(); "
+        "sys.exit(bool({'ruamel.yaml', 'pydantic'} & sys.modules.keys()))"
+    )
     room = str(Path(sys.modules["llmtab.profiles"].__file__ or "").parents[2])
     env = {"PYTHONPATH": room, "LLMTAB_HOME": str(tmp_path)}
     codes = [subprocess.run([sys.executable, "-c", code], env=env).returncode for _ in range(2)]
@@ -229,7 +225,7 @@ def test_a_start_needs_no_pydantic(tmp_path: Path) -> None:
     ],
 )
 def test_path_patterns(pattern: str, path: str, caught: dict[str, str] | None) -> None:
-    """`{name}` is (part of) one segment, `{name=a|b}` one of these words, `{name**}` and `**` any number of segments."""
+    """`{name}` is (part of) one segment, `{name=a|b}` one of these words, `{name**}` and `**` any number."""
     found = compile_path(pattern).fullmatch(path)
     assert (captured(found) if found else None) == caught
 
@@ -355,7 +351,7 @@ def test_rows_are_merged_one_by_one() -> None:
 @pytest.mark.parametrize(
     ("text", "line", "key", "message"),
     [
-        ("", 1, None, "expected a profile"),
+        ("", None, None, "expected a profile"),
         ("- a\n", 1, None, "expected a profile"),
         ("name: x\n", 1, None, "expected a profile: a file that says `dialect:`, `provider:` or `surface:`"),
         (DIALECT.replace("/in", "in"), 4, "usage.input_tokens.0", "'in' is no reference: expected /a/pointer"),
@@ -367,7 +363,7 @@ def test_rows_are_merged_one_by_one() -> None:
         (DIALECT.replace("[/in]", "[{sum: /in}]"), 4, "usage.input_tokens.0.sum", "has no * segment"),
         (DIALECT.replace("[/in]", "[{any: []}]"), 4, "usage.input_tokens.0.any", "at least 1 item"),
         (DIALECT.replace("[/in]", "[{outside: /a}]"), 4, "usage.input_tokens.0.of", "is missing"),
-        (DIALECT.replace("[/in]", "{terms: [/in], fold: min}"), 4, "usage.input_tokens.fold", "expected 'last', 'max', 'sum' or 'first'"),
+        (DIALECT.replace("[/in]", "{terms: [/in], fold: min}"), 4, "usage.input_tokens.fold", "expected 'last', 'max'"),
         (DIALECT + "modle: /m\n", 5, "modle", "unknown key, expected 'model'"),
         (DIALECT + "end: {/t: x}\n", 5, "end", "expected"),
         (DIALECT + "end: [{t: x}]\n", 5, "end.0.t", "is no reference"),
@@ -379,10 +375,10 @@ def test_rows_are_merged_one_by_one() -> None:
         (PROVIDER + "routes:\n  get /x: openai.chat\n", 5, "routes.get /x", "match pattern"),
         (PROVIDER + "routes:\n  POST /{a}/{a}: openai.chat\n", 5, "routes.POST /{a}/{a}", "is no pattern"),
         (PROVIDER + "routes:\n  POST /x: {role: free}\n", 5, "routes.POST /x.role", "expected 'billed'"),
-        (PROVIDER + "routes:\n  POST /x: {dialect: openai.chat, rolle: batch}\n", 5, "routes.POST /x.rolle", "expected 'role'"),
-        (PROVIDER.replace("[house.example]", "[https://house.example]") + "serves: [{openai: /}]\n", 2, "hosts.0", "expected a host"),
+        (PROVIDER + "routes:\n  POST /x: {rolle: batch}\n", 5, "routes.POST /x.rolle", "expected 'role'"),
+        (PROVIDER.replace("[house.example]", "[https://x.y]") + "serves: [{openai: /}]\n", 2, "hosts.0", "a host"),
         (PROVIDER + "serves: [{openai: /a, gemini: /b}]\n", 1, None, "list of `surface: base path` pairs"),
-        (PROVIDER + "serves: [{openai: /v1}\n", 4, None, "not YAML"),
+        (PROVIDER + "serves: [{openai: /v1}\n", 5, None, "not YAML"),
     ],
 )  # fmt: skip
 def test_errors(folder: Path, text: str, line: int, key: str | None, message: str) -> None:
@@ -400,13 +396,13 @@ def test_errors(folder: Path, text: str, line: int, key: str | None, message: st
 @pytest.mark.parametrize(
     ("text", "line", "key", "message"),
     [
-        (PROVIDER + "routes:\n  POST /x: openai.caht\n", 5, "routes.POST /x", "dialect 'openai.caht' is not known, expected 'openai.chat'?"),
-        (PROVIDER + "routes:\n  POST /x: {dialect: [openai.chat, nope]}\n", 5, "routes.POST /x", "dialect 'nope' is not known, expected one of"),
+        (PROVIDER + "routes:\n  POST /x: openai.caht\n", 5, "routes.POST /x", "not known, expected 'openai.chat'?"),
+        (PROVIDER + "routes:\n  POST /x: {dialect: [openai.chat, nope]}\n", 5, "routes.POST /x", "not known, expected one of"),
         (PROVIDER + "serves: [{opnai: /v1}]\n", 4, "serves", "surface 'opnai' is not known, expected 'openai'?"),
-        (PROVIDER + "serves: [{openai: /v1}]\noverrides:\n  openai.chta: {}\n", 6, "overrides.openai.chta", "'openai.chta' is not known"),
+        (PROVIDER + "serves: [{openai: /v1}]\noverrides:\n  chta: {}\n", 6, "overrides.chta", "'chta' is not known"),
         (PROVIDER + "like: opnai\n", 1, None, "profile 'opnai' is not known, expected 'openai'?"),
         (PROVIDER + "serves: [{openai: '/{a}/{a}'}]\n", 4, "serves", "is no pattern"),
-        (PROVIDER + "routes:\n  POST /x: {dialect: openai.chat, unwrap: ['header:x']}\n", 5, "routes.POST /x", "no JSON pointer"),
+        (PROVIDER + "routes:\n  POST /x: {roots: [/u], unwrap: ['header:x']}\n", 5, "routes.POST /x", "JSON pointer"),
     ],
 )  # fmt: skip
 def test_errors_of_what_is_named(folder: Path, text: str, line: int, key: str | None, message: str) -> None:

@@ -40,12 +40,15 @@ def book(seen: Observation, prices: PriceBook) -> list[dict[str, Any]]:
     line["outcome"], line["usage_source"], line["usage_reason"] = outcome, source, reason
     line["usage"] = reading.counters if source != "none" else None
     status = seen.answer.status
-    if outcome == "error" or status is None:
+    if source == "none" and reading.estimate and _delivered(seen, outcome):
+        line.update(usage=reading.estimate, usage_source="estimated")
+        line.update(estimated=[*reading.estimate], estimate_method="counted")
+    if outcome == "error" or (status is None and outcome == "broken"):
         line["error"] = error_class(status, reading.error_type) if status else "connection"
     flags = list(dict.fromkeys(reading.flags)) if reading.flags else []
     if seen.tap_error:
         flags.append("tap_error")
-    _price(line, reading, prices, at, flags)
+    _price(line, seen, prices, at, flags)
     if flags:
         line["flags"] = flags
     lines = [_known(line)]
@@ -65,13 +68,15 @@ def _judge(seen: Observation) -> tuple[str, str, str | None]:
     arrived = seen.how == "complete" and not seen.undecodable and not seen.tap_error
     if seen.streamed:
         announced = bool(reading.dialect.final) or (bool(reading.dialect.end) and not reading.finish_reasons)
-        final = reading.final or reading.ended or (arrived and not announced)
+        # A body that was cut inside a frame had more to say: nobody knows whether that would have been other figures.
+        said = (reading.final or reading.ended) and not (seen.torn and seen.how != "complete")
+        final = said or (arrived and not announced)
     else:
         final = arrived or reading.final
     cut = f"undecodable:{seen.undecodable}" if seen.undecodable else "broken" if arrived else seen.how
-    if (status is not None and status >= 400) or reading.failed or (status is None and seen.how != "aborted"):
+    if (status is not None and status >= 400) or reading.failed:
         outcome = "error"
-    elif reading.ended or (final and arrived):
+    elif final and (reading.ended or arrived):
         outcome = "ok"
     elif arrived and not reading.seen:
         outcome = "ok"  # a stream that never says its usage nor its end, closed in good order
@@ -80,12 +85,17 @@ def _judge(seen: Observation) -> tuple[str, str, str | None]:
     if reading.seen and reading.counters:
         return outcome, *(("reported", None) if final else ("partial", cut))
     if outcome == "error":
-        return outcome, "none", "error_response" if status is not None else "broken"
+        return outcome, "none", "error_response"
     if outcome in ("aborted", "broken"):
         return outcome, "none", cut
     if seen.transport == "opaque":
         return outcome, "none", "undecodable:" + _opaque_name(seen)
     return outcome, "none", "no_usage_in_stream" if seen.streamed else "no_usage"
+
+
+def _delivered(seen: Observation, outcome: str) -> bool:
+    """Whether units that we count ourselves were used: a sound that the client stopped hearing was made all the same."""
+    return outcome == "ok" or (outcome in ("aborted", "broken") and not seen.streamed and seen.response_bytes > 0)
 
 
 def _opaque_name(seen: Observation) -> str:
@@ -176,15 +186,16 @@ def _rfc3339(epoch: float) -> str:
     return f"{_second(millis // 1000)}.{millis % 1000:03d}Z"
 
 
-def _price(values: dict[str, Any], reading: Reading, prices: PriceBook, at: datetime, flags: list[str]) -> None:
+def _price(values: dict[str, Any], seen: Observation, prices: PriceBook, at: datetime, flags: list[str]) -> None:
     """Fill in the money: the list price with its proof, the provider's own figure, and which of them is the cost."""
+    reading = seen.reading
     counters: Mapping[str, Quantity] = values["usage"] or {}
-    if reading.not_billed or (not counters and values["outcome"] in ("error", "refused")):
+    if reading.not_billed or (not counters and (seen.unsent or values["outcome"] in ("error", "refused"))):
         values.update(cost_usd=ZERO, cost_source="not_billed")
         return
     found = None
     if counters:
-        found = _list_price(values, counters, reading.model or reading.request_model, prices, at)
+        found = _list_price(values, counters, reading.price_model or reading.model or reading.request_model, prices, at)
     else:
         values.update(cost_usd=None, cost_source="unpriced", cost_reason="no_usage")
     if reading.money is not None:

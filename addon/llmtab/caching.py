@@ -14,6 +14,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from llmtab.home import home
+
 FORMAT = "llmtab-cache-2"
 KEPT_FILES = 64  # an edited file leaves its old parsed form behind; beyond this many the oldest go
 
@@ -50,8 +52,7 @@ def packaged_folder() -> Path:
 
 def user_folder() -> Path:
     """Where parsed forms of edited files go: `cache` under $LLMTAB_HOME, else under ~/.llmtab."""
-    home = os.environ.get("LLMTAB_HOME")
-    return (Path(home).expanduser() if home else Path("~/.llmtab").expanduser()) / "cache"
+    return home() / "cache"
 
 
 def encode(value: Any) -> bytes:

@@ -32,6 +32,7 @@ SNIFFED: Final = 4096
 """Decoded bytes that tell a body's framing."""
 HEAD, TAIL = 12, 3
 """Events always parsed: the first bring model, id and the first text, the last the end."""
+FRAME_ENDS: Final[Mapping[str, tuple[bytes, ...]]] = {"sse": (b"\n\n", b"\r\n\r\n", b"\r\r"), "ndjson": (b"\n",)}
 STREAMS: Final = frozenset({"sse", "ndjson", "jsonarray", "eventstream"})
 """Framings of many events; any other body is one event, however it was passed on."""
 
@@ -84,6 +85,10 @@ class Observation:
     transport: str
     streamed: bool
     undecodable: str = ""
+    torn: bool = False
+    """The body ends inside a frame."""
+    unsent: bool = False
+    """No connection to the upstream was ever made."""
     first_byte_at: float | None = None
     first_token_at: float | None = None
     response_bytes: int = 0
@@ -95,7 +100,7 @@ class Exchange:
 
     __slots__ = (
         "_chunks", "_counted", "_decoder", "_folds", "_held", "_hits", "_incremental", "_memory", "_selector", "_size", "_times",
-        "answer", "broken_tap", "call", "claim", "closed", "undecodable",
+        "answer", "broken_tap", "call", "claim", "closed", "undecodable", "unsent",
     )  # fmt: skip
 
     def __init__(self, call: Call, claim: Claim, memory: TapMemory) -> None:
@@ -104,6 +109,7 @@ class Exchange:
         self.answer = Answer()
         self.closed = False
         self.broken_tap = False
+        self.unsent = False
         self.undecodable = ""
         self._memory = memory
         self._chunks: list[bytes] = []
@@ -219,6 +225,7 @@ class Exchange:
             seen.first_byte_at = self.answer.head_at
         seen.reading = self._best()
         seen.undecodable = self.undecodable
+        seen.unsent = self.unsent
         seen.streamed = seen.transport in STREAMS
         if seen.transport == "json":
             seen.transport = "http"
@@ -234,7 +241,7 @@ class Exchange:
         found = [reading for reading in readings if reading.seen and reading.counters]
         if self.claim.binding.role == "by_shape":
             return max(found, key=lambda reading: len(reading.counters), default=readings[0])
-        return found[0] if found else readings[0]
+        return next(iter(found), None) or next((reading for reading in readings if reading.estimate), readings[0])
 
     def _close_whole(self, seen: Observation, body: bytes) -> None:
         """A body that mitmproxy buffered. Nearly all are one plain JSON object, so that is tried first."""
@@ -258,6 +265,7 @@ class Exchange:
         if kind == "json":
             self._feed_json(whole.data, chunks if whole.broken == "limit" else [], coding)
             return whole, []
+        seen.torn = not whole.data.endswith(FRAME_ENDS.get(kind, (b"",)))
         reader = framer(kind)
         frames = select(whole.data, kind, self._keys(), HEAD, TAIL, reader)
         self._feed_events([frame for _, frame in frames])

@@ -34,6 +34,8 @@ TCP_TIMEOUT: Final = 3600
 UPLOAD: Final = 64 * 1024
 """A request body above this that nobody will read is passed on as it comes."""
 SHUTDOWN_WAIT: Final = 5.0
+REMEMBERED: Final = 20_000
+"""Answers whose figures are booked, for those that read them again."""
 _STREAMING: Final = re.compile(
     r"text/event-stream|application/(?:x-ndjson|stream\+json|x-jsonl|jsonl|vnd\.amazon\.eventstream|grpc|connect)", re.I
 )
@@ -41,6 +43,9 @@ _ASKS_STREAM: Final = re.compile(rb'"stream"\s*:\s*true')
 _ANSWER_HEADERS: Final = frozenset({b"content-type", b"content-encoding"})
 _CALL_HEADERS: Final = frozenset({b"content-type", b"content-encoding"}) | attribution.HEADERS
 _STATE: Final = "_llmtab_exchange"
+
+
+type Lines = Future[list[dict[str, Any]]]
 
 
 class Meter:
@@ -56,7 +61,9 @@ class Meter:
         self._stream_all = False
         self._memory = TapMemory()
         self._pool: ThreadPoolExecutor | None = None
-        self._pending: set[Future[None]] = set()
+        self._pending: set[Lines] = set()
+        self._booked: dict[str, None] = {}
+        self._guessed: set[str] = set()
         self._ticker: asyncio.Task[None] | None = None
         self._watchers = Watchers()
 
@@ -111,7 +118,8 @@ class Meter:
             now = time()
             for exchange in list(self._open.values()):
                 self._book(exchange, "aborted", now, None)
-        wait(list(self._pending), SHUTDOWN_WAIT)
+        for job in wait(list(self._pending), SHUTDOWN_WAIT).done:
+            self._collect(job)
         if self._pool is not None:
             self._pool.shutdown(wait=False)
         self._watchers.stop()
@@ -145,6 +153,8 @@ class Meter:
             return
         exchange = Exchange(self._call(setup, flow, claim, host, labels), claim, self._memory)
         setattr(flow, _STATE, exchange)
+        if claim.binding.profile == GUESS and host not in self._guessed:
+            self._mention(host)
         self._open[exchange.call.id] = exchange
 
     @staticmethod
@@ -158,6 +168,13 @@ class Meter:
             if named != data.host:
                 return setup.profiles.match(named, data.port, method, path) or claim, named
         return claim, data.host
+
+    def _mention(self, host: str) -> None:
+        """Say once of each unknown host that it looks like an LLM provider, and how to name it."""
+        if len(self._guessed) < REMEMBERED:
+            self._guessed.add(host)
+            said = "llmtab: %s is metered by the shape of its paths; to name it: hosts: {%s: {profile: openai}} in llmtab.yaml"
+            log.info(said, host, host)
 
     def _call(self, setup: Setup, flow: http.HTTPFlow, claim: Claim, host: str, labels: dict[str, str]) -> Call:
         request = flow.request
@@ -239,6 +256,7 @@ class Meter:
         exchange = vars(flow).get(_STATE)
         if exchange is not None:
             left = flow.client_conn.timestamp_end is not None or not flow.client_conn.connected
+            exchange.unsent = not exchange.tapped and flow.server_conn.timestamp_tcp_setup is None
             killed = flow.error is not None and flow.error.msg == flow.error.KILLED_MESSAGE
             self._close(flow, exchange, "aborted" if left or killed else "broken", time(), None)
 
@@ -253,21 +271,49 @@ class Meter:
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="llmtab-parse")
-        job = self._pool.submit(self._book, exchange, how, ended_at, body)
+        job = self._pool.submit(self._lines, exchange, how, ended_at, body)
         self._pending.add(job)
-        job.add_done_callback(self._pending.discard)
+        loop = asyncio.get_running_loop()
+        job.add_done_callback(lambda done: loop.call_soon_threadsafe(self._collect, done))
+
+    def _collect(self, job: Lines) -> None:
+        """The lines of a call that was read in the thread; the ledger belongs to the event loop."""
+        if job in self._pending:
+            self._pending.discard(job)
+            self._write(job.result())
 
     def _book(self, exchange: Exchange, how: How, ended_at: float, body: bytes | None) -> None:
+        self._write(self._lines(exchange, how, ended_at, body))
+
+    def _lines(self, exchange: Exchange, how: How, ended_at: float, body: bytes | None) -> list[dict[str, Any]]:
         self._open.pop(exchange.call.id, None)
-        seen, setup = exchange.close(how, ended_at, body), self.setup
-        if seen is None or setup is None:
-            return
-        lines = book(seen, setup.prices)
-        if lines:
-            setup.ledger.append(lines)
-            self._watchers.tell(lines)
-        else:
+        seen = exchange.close(how, ended_at, body)
+        if seen is None or self.setup is None:
+            return []
+        lines = book(seen, self.setup.prices)
+        if not lines:
             self.coverage["no usage on an unknown path"] += 1
+        elif self._repeats(exchange.claim.binding.role == "retrieve", lines[0]):
+            self.coverage["a stored answer read again"] += 1
+            return []
+        return lines
+
+    def _repeats(self, retrieved: bool, line: dict[str, Any]) -> bool:
+        """Whether a stored answer's figures were booked before. What was called twice is never taken for a repeat."""
+        figures = line.get("usage") and line.get("response_id")
+        key = f"{line.get('host')} {line.get('response_id')}"
+        if retrieved and (not figures or key in self._booked):
+            return True
+        if figures:
+            self._booked[key] = None
+            if len(self._booked) > REMEMBERED:
+                del self._booked[next(iter(self._booked))]
+        return False
+
+    def _write(self, lines: list[dict[str, Any]]) -> None:
+        if lines and self.setup is not None:
+            self.setup.ledger.append(lines)
+            self._watchers.tell(lines)
 
 
 def tapped(exchange: Exchange, before: Any) -> Callable[[bytes], bytes | Iterable[bytes]]:

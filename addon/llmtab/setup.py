@@ -4,7 +4,6 @@ Knows option names, defaults and where things lie. Must not know flows. A bad va
 one clear line; the set-up in force is never half changed.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Final
 from llmtab.attribution import Fingerprints
 from llmtab.config import Config
 from llmtab.config import load as load_config
+from llmtab.home import home
 from llmtab.ledger import Ledger
 from llmtab.pricing import PriceBook
 from llmtab.profiles import Profiles
@@ -23,11 +23,6 @@ CHOICES: Final = {
     "llmtab_fsync": ("always", "interval", "off"),
 }
 LEDGER_OPTIONS: Final = ("llmtab_ledger", "llmtab_fsync")
-
-
-def home() -> Path:
-    """The folder of everything we keep: `$LLMTAB_HOME`, else `~/.llmtab`."""
-    return Path(os.environ.get("LLMTAB_HOME") or Path.home() / ".llmtab")
 
 
 def declare_options(add: Callable[..., None]) -> None:

@@ -7,7 +7,7 @@ caught here, logged once and forgotten.
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 log = logging.getLogger("llmtab")
@@ -27,16 +27,14 @@ class Watchers:
         """Choose between table and log, once mitmproxy runs."""
         tool = type(master).__name__
         if setup.table == "on" or (setup.table == "auto" and tool == "DumpMaster" and sys.stdout.isatty()):
-            from rich.console import Console
-
             from llmtab.live import LiveTable, State
 
             self._options = options
             self._restore = {"flow_detail": options.flow_detail, "termlog_verbosity": options.termlog_verbosity}
             options.update(flow_detail=0, termlog_verbosity="error")
-            self._table = LiveTable(Console(), State(ledger=str(setup.ledger.path)))
-            self._table.start(datetime.now(UTC))
-        elif options.termlog_verbosity in ("info", "debug"):
+            self._table = LiveTable(None, State(ledger=str(setup.ledger.path)))
+            self._table.start(datetime.now().astimezone())
+        elif getattr(options, "termlog_verbosity", "") in ("info", "debug"):  # the console tool has no such option
             from llmtab.cells import plain
 
             self._plain = plain
@@ -60,7 +58,7 @@ class Watchers:
             return
         try:
             self._table.state.set_trouble(ledger.waiting, ledger.dropped, ledger.trouble)
-            self._table.update(datetime.now(UTC))
+            self._table.update(datetime.now().astimezone())
         except Exception:
             self._trouble()
 
@@ -68,7 +66,7 @@ class Watchers:
         """Leave the last picture on the screen and the terminal as it was."""
         if self._table is not None:
             try:
-                self._table.stop(datetime.now(UTC))
+                self._table.stop(datetime.now().astimezone())
             except Exception:
                 self._trouble()
             self._table = None

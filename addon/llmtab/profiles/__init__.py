@@ -211,9 +211,11 @@ class Profiles:
         key = f"{host}:{port}"
         found = self._hosts.get(key)
         if found is None:
-            found = [(provider, {}) for name in (key, host) for provider in self._exact.get(name, ())]
+            bare = host.rstrip(".")  # `api.openai.com.` is the same host, spelt in full
+            names = (f"{bare}:{port}", bare)
+            found = [(provider, {}) for name in names for provider in self._exact.get(name, ())]
             for pattern, provider in self._patterns:
-                match = pattern.fullmatch(host) or pattern.fullmatch(key)
+                match = pattern.fullmatch(names[1]) or pattern.fullmatch(names[0])
                 if match:
                     found.append((provider, captured(match)))
             if len(self._hosts) >= CACHE_SIZE:

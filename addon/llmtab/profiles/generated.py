@@ -107,7 +107,8 @@ def fast_slots(pointers: Sequence[tuple[int, tuple[str, ...], bool]]) -> FastSlo
 
 def fast_facts(facts: Sequence[Sequence[Choice]]) -> FastFacts:
     """One function for all of these facts."""
-    writer, names = _Writer(), {}
+    writer = _Writer()
+    names: dict[str, Choice] = {}
     for number, choices in enumerate(facts):
         fact = f"f{number}"
         writer.lines.append(f"{fact} = None")

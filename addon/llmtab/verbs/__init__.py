@@ -9,6 +9,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from llmtab.home import home
+
 type Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 type Run = Callable[[argparse.Namespace], int]
 
@@ -31,7 +33,7 @@ def add_verb(
 
 def default_ledger() -> Path:
     """`ledger.jsonl` in $LLMTAB_HOME, or in ~/.llmtab."""
-    return Path(os.environ.get("LLMTAB_HOME") or "~/.llmtab").expanduser() / "ledger.jsonl"
+    return home() / "ledger.jsonl"
 
 
 def add_ledger_argument(parser: argparse.ArgumentParser) -> None:
