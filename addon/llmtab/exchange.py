@@ -28,6 +28,8 @@ TAP_TOTAL: Final = 64 * 1024 * 1024
 DECODED_LIMIT: Final = 16 * 1024 * 1024
 """Of a coded body so much is decoded at once; of a larger one only both ends are looked at."""
 ENDS: Final = 64 * 1024
+WHOLE: Final = 8 * 1024 * 1024
+"""A body whose lists have to be counted is parsed whole up to here (in a thread); beyond, its figures are partial."""
 SNIFFED: Final = 4096
 """Decoded bytes that tell a body's framing."""
 HEAD, TAIL = 12, 3
@@ -99,8 +101,8 @@ class Exchange:
     """One observed call. `feed` is the hot path: append and return; what it costs is measured by `scripts/bench`."""
 
     __slots__ = (
-        "_chunks", "_counted", "_decoder", "_folds", "_held", "_hits", "_incremental", "_memory", "_selector", "_size", "_times",
-        "answer", "broken_tap", "call", "claim", "closed", "undecodable", "unsent",
+        "_chunks", "_counted", "_decoder", "_end", "_folds", "_held", "_hits", "_incremental", "_memory", "_selector",
+        "_size", "_times", "answer", "broken_tap", "call", "claim", "closed", "undecodable", "unsent",
     )  # fmt: skip
 
     def __init__(self, call: Call, claim: Claim, memory: TapMemory) -> None:
@@ -118,6 +120,7 @@ class Exchange:
         self._counted = 0
         self._incremental = False
         self._held = b""
+        self._end = b""
         self._selector: Selector | None = None
         self._decoder: Any = None
         self._folds: list[Fold] | None = None
@@ -167,6 +170,7 @@ class Exchange:
 
     def _feed_piece(self, piece: bytes) -> None:
         """Decoded bytes; the first ones are held until they tell the framing."""
+        self._end = (self._end + piece)[-4:]
         if self._selector is None:
             self._held += piece
             if len(self._held) < SNIFFED:
@@ -279,10 +283,11 @@ class Exchange:
 
     def _feed_json(self, data: bytes, chunks: list[bytes], coding: str) -> None:
         """One JSON body. Of a large one the members around its big array are tried first, of one over the limit only they."""
-        if len(data) > BIG or chunks:
+        counted = any(dialect.counts_lists for dialect in self.claim.binding.dialects)
+        if chunks or len(data) > (WHOLE if counted else BIG):
             around = ends_of(_head_and_tail(chunks, coding) if chunks else data)
             if around is not None and self._ends_suffice(around):
-                self.undecodable = "" if chunks else self.undecodable
+                self.undecodable = "limit" if counted else "" if chunks else self.undecodable
                 return
         event = parse(data) if not chunks else None
         if event is None:
@@ -319,6 +324,7 @@ class Exchange:
             self._feed_events(selector.feed(held))
         self._feed_events(selector.close())
         seen.transport = selector.kind
+        seen.torn = not self._end.endswith(FRAME_ENDS.get(selector.kind, (b"",)))
         reader = selector.framer
         if getattr(reader, "broken", ""):
             self.undecodable = self.undecodable or selector.kind

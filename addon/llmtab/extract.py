@@ -162,7 +162,7 @@ class Fold:
             and dialect.header_roots
             and any(not in_event and root(scope, None) is not None for in_event, root in dialect.roots)
         ):
-            scope.usage, self._last, self.seen, self.final = {}, {}, True, True
+            scope.usage, self._last, self.seen = {}, {}, True
         out = Reading(dialect, self.seen, self.final, self.ended, self.failed, finish_reasons=self._finish)
         if self.seen:
             self._count(out)

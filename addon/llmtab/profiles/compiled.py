@@ -96,6 +96,7 @@ class Dialect:
         "api",
         "begin",
         "billing",
+        "counts_lists",
         "end",
         "error",
         "estimate",
@@ -178,6 +179,7 @@ class Dialect:
         self.fast_end = fast_test(spec.get("end") or ())
         self.fast_error = fast_test(spec.get("error") or ())
         self.keys = frozenset(_keys(spec))
+        self.counts_lists = _counts_lists(spec)
 
 
 def _root(compiler: Compiler, ref: str, members: frozenset[str]) -> tuple[bool, Getter]:
@@ -374,6 +376,14 @@ def _strings(value: Any) -> Iterable[str]:
     elif isinstance(value, (list, tuple)):
         for inside in value:
             yield from _strings(inside)
+
+
+def _counts_lists(spec: Mapping[str, Any]) -> bool:
+    """Whether a counter looks into the lists of a body (the calls of tools in the output): its ends tell too little."""
+    said = [text for key in ("usage", "parts", "money") for text in _strings(spec.get(key))]
+    inside = [text.removeprefix("event:") for text in said if text.startswith("event:/")]
+    inside += [text for text in _strings(spec.get("estimate")) if text.startswith("/")]
+    return any(EACH in pointer_parts(ref)[1:] for ref in inside)
 
 
 def _event_members(values: Any) -> set[str]:
