@@ -198,6 +198,8 @@ def _price(values: dict[str, Any], seen: Observation, prices: PriceBook, at: dat
         found = _list_price(values, counters, reading.price_model or reading.model or reading.request_model, prices, at)
     else:
         values.update(cost_usd=None, cost_source="unpriced", cost_reason="no_usage")
+    if found is None and reading.billing == "free":  # said by the profile; a price the user gave was found above
+        values.update(cost_usd=ZERO, cost_source="not_billed", cost_reason=None, cost_partial_usd=None)
     if reading.money is not None:
         _reported(values, reading, reading.money, found, flags)
 
@@ -236,7 +238,8 @@ def _reported(
         if abs(listed - whole) > DIFFERS * max(listed, whole):
             flags.append("cost_differs")
     if reading.dialect.trust:
-        values.update(cost_usd=whole, cost_source="reported", cost_reason=None, cost_partial_usd=None)
+        source = "reported" if values["usage_source"] == "reported" else "estimated"
+        values.update(cost_usd=whole, cost_source=source, cost_reason=None, cost_partial_usd=None)
 
 
 def _share(

@@ -133,8 +133,8 @@ class Meter:
         setup = self.setup
         if setup is None or setup.intercept_all or type(data.context.client.proxy_mode).__name__ == "ReverseMode":
             return
-        host, port = data.context.server.address or ("", 443)
-        if not setup.profiles.at_host((data.client_hello.sni or host).lower(), port):
+        address = data.context.server.address or ("", 443)
+        if not setup.profiles.at_host((data.client_hello.sni or address[0]).lower(), address[1]):
             data.ignore_connection = True
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
@@ -264,6 +264,7 @@ class Meter:
 
     def _close(self, flow: http.HTTPFlow, exchange: Exchange, how: How, ended_at: float, body: bytes | None) -> None:
         """Book the call: at once if that is quick, in a thread where a large body has to be parsed."""
+        vars(flow).pop(_STATE, None)  # the exchange reads the flow's request: no ring of references after this
         asked = flow.request.raw_content
         exchange.call.request_bytes = len(asked) if asked is not None else 0
         if not exchange.needs_thread(body) and not exchange.needs_thread(asked):
