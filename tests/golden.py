@@ -57,9 +57,16 @@ def names() -> list[str]:
 
 def streams() -> list[str]:
     """Those that pass as a stream."""
-    return [
-        name for name in names() if re.search(r"^  (events:|streamed: true)", (DATA / f"{name}.yaml").read_text(), re.M)
-    ]
+    return _saying(r"^  (events:|streamed: true)")
+
+
+def twins() -> list[str]:
+    """Those that are the same call as another case."""
+    return _saying(r"^same_usage_as:")
+
+
+def _saying(pattern: str) -> list[str]:
+    return [name for name in names() if re.search(pattern, (DATA / f"{name}.yaml").read_text(), re.MULTILINE)]
 
 
 @cache

@@ -41,8 +41,8 @@ def prices() -> PriceBook:
 
 def lines(
     prices: PriceBook, *, path: str = CHAT, host: str = "api.openai.com", status: int | None = 200, body: Any = None,
-    events: Any = None, how: Any = "complete", headers: Any = None, cut: int = 0, labels: Any = None, client: Any = None,
-    broken_tap: bool = False, profiles: Profiles | None = None, asked: Any = None,
+    events: Any = None, how: Any = "complete", headers: Any = None, cut: int = 0, labels: Any = None,
+    client: Any = None, broken_tap: bool = False, profiles: Profiles | None = None, asked: Any = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     claim = (profiles or built_in()).match(host, 443, "POST", path)
     assert claim is not None

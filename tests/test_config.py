@@ -111,7 +111,7 @@ def test_errors(read: Callable[[str], Config], text: str, line: int, key: str | 
         (f"{LLM}    serves: [{{opnai: /v1}}]\n", 3, f"{AT}.serves", "surface 'opnai' is not known"),
         (f"{LLM}    profile: openai\n    overrides:\n      openai.caht: {{}}\n", 5, f"{AT}.overrides.openai.caht",
          "dialect 'openai.caht' is not known"),
-        ("profiles:\n  - provider: x\n    source: https://x.example\n    routes:\n      POST /y: {dialect: [nope]}\n", 5,
+        ("profiles:\n  - provider: x\n    source: https://x.y/z\n    routes:\n      POST /y: {dialect: [nope]}\n", 5,
          "profiles.0.routes.POST /y", "dialect 'nope' is not known"),
     ],
 )  # fmt: skip
@@ -176,8 +176,8 @@ def test_the_short_form_in_full(read: Callable[[str], Config]) -> None:
     """Paths, a price key, a root, a fold, and every counter there is may be said in the short form."""
     config = read(
         f"{LLM}    paths: [/ask, 'PUT|POST /v{{version}}/ask']\n    provider: house\n    root: /meter\n    fold: max\n"
-        "    input_tokens: {any: [/in, /prompt]}\n    output_tokens: [/out, /thought]\n    images: {terms: [/images], fold: sum}\n"
-        "    operation: image\n    model: {any: [/model, request:/model]}\n"
+        "    input_tokens: {any: [/in, /prompt]}\n    output_tokens: [/out, /thought]\n"
+        "    images: {terms: [/i], fold: sum}\n    operation: image\n    model: {any: [/model, request:/model]}\n"
     )
     found = claim(config, "llm.example.com", "/v2/ask", "PUT")
     assert (found.binding.provider, found.captures) == ("house", {"version": "2"})
@@ -252,7 +252,7 @@ PROVIDER = "provider: house\nhosts: [llm.example.com]\nsource: https://x.example
 
 
 def test_profiles_inside_the_file(read: Callable[[str], Config]) -> None:
-    """Profiles of the very form of a profile file may stand in the configuration, dialects before those who speak them."""
+    """Profiles of the very form of a profile file may stand in the configuration too."""
     text = PROVIDER.format(dialect="house.chat").replace("\n", "\n    ")
     config = read(
         "profiles:\n  - dialect: house.chat\n    like: openai.chat\n    source: https://llm.example.com/doc\n"

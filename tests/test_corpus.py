@@ -1,4 +1,4 @@
-"""Recorded traffic of every provider, where it lies beside the checkout: what the meter says is what the recordings say.
+"""Recorded traffic of every provider, where it lies beside the checkout: the meter says what the recordings say.
 
 The recordings are not ours to pass on, so they are no part of this repository and the tests are skipped without them.
 """

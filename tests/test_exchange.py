@@ -210,7 +210,7 @@ def test_memory_of_a_long_stream_is_given_back(monkeypatch: pytest.MonkeyPatch) 
         found.feed(sse(event), 101.0)
         assert memory.used <= before + 2000
     assert memory.used == before
-    assert found._chunks == []
+    assert found.chunks == []
     assert observed(found).reading.counters["total_tokens"] == 10
     observed(small)
     assert memory.used == 0

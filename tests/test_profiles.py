@@ -397,7 +397,7 @@ def test_errors(folder: Path, text: str, line: int, key: str | None, message: st
     ("text", "line", "key", "message"),
     [
         (PROVIDER + "routes:\n  POST /x: openai.caht\n", 5, "routes.POST /x", "not known, expected 'openai.chat'?"),
-        (PROVIDER + "routes:\n  POST /x: {dialect: [openai.chat, nope]}\n", 5, "routes.POST /x", "not known, expected one of"),
+        (PROVIDER + "routes:\n  POST /x: {dialect: [openai.chat, nope]}\n", 5, "routes.POST /x", "expected one of"),
         (PROVIDER + "serves: [{opnai: /v1}]\n", 4, "serves", "surface 'opnai' is not known, expected 'openai'?"),
         (PROVIDER + "serves: [{openai: /v1}]\noverrides:\n  chta: {}\n", 6, "overrides.chta", "'chta' is not known"),
         (PROVIDER + "like: opnai\n", 1, None, "profile 'opnai' is not known, expected 'openai'?"),

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ MAX_AGENT: Final = 64
 
 SESSION_SUFFIX: Final = "-session-id"
 """`x-<vendor>-session-id`: any vendor's, where its value looks like an id."""
+_SUFFIX_BYTES: Final = SESSION_SUFFIX.encode()
 _SESSIONS: Final = (
     "x-claude-code-session-id",
     "x-opencode-session",
@@ -36,6 +38,7 @@ _SESSIONS: Final = (
 _CODEX_SESSIONS: Final = ("session-id", "session_id", "thread-id", "conversation_id")
 """Names too common to be believed from anybody but Codex."""
 _LAST_SESSIONS: Final = ("x-session-id", "x-session-affinity", "x-litellm-trace-id")
+_ANY_SESSION: Final = frozenset({*_SESSIONS, *_CODEX_SESSIONS, *_LAST_SESSIONS, "x-interaction-id"})
 _CREDENTIALS: Final = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 HEADERS: Final = frozenset(
     name.encode()
@@ -64,7 +67,7 @@ def request_labels(fields: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, str
     label (name `[a-z][a-z0-9_]{0,31}`, value 1 to 128 printable characters, 16 at most) is taken off and not kept.
     """
     fields = tuple(fields)
-    if PREFIX not in b"\n".join([name for name, _ in fields]).lower():
+    if not any(is_label_name(name.lower()) for name, _ in fields):
         return {}, None
     signed = _signed_headers(fields)
     labels: dict[str, str] = {}
@@ -83,6 +86,11 @@ def request_labels(fields: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, str
     return labels, tuple(kept) if len(kept) < len(fields) else None
 
 
+def is_label_name(name: bytes) -> bool:
+    """Whether a header (lower-case name) is one of our labels."""
+    return name.startswith(PREFIX)
+
+
 def _signed_headers(fields: Fields) -> frozenset[bytes]:
     for name, value in fields:
         if name.lower() == b"authorization" and (found := _SIGNED.match(value)):
@@ -95,6 +103,8 @@ def session_label(headers: Mapping[str, str]) -> str | None:
 
     Explicit names first, then any `x-<vendor>-session-id`, then the bare names of Codex where it is Codex that asks.
     """
+    if not any(name in _ANY_SESSION or name.endswith(SESSION_SUFFIX) for name in headers):
+        return None
     names = [*_SESSIONS, *(name for name in headers if name.startswith("x-") and name.endswith(SESSION_SUFFIX))]
     names = [name for name in names if name != "x-session-id"]
     if headers.get("user-agent", "").startswith("codex") or headers.get("originator", "").startswith("codex"):
@@ -138,6 +148,12 @@ def _claude_session(user_id: Any) -> Any:
     return found[1] if found else None
 
 
+def is_session_name(name: bytes) -> bool:
+    """Whether a header (lower-case name) is one in which a vendor may name its session."""
+    return name.startswith(b"x-") and name.endswith(_SUFFIX_BYTES)
+
+
+@lru_cache(512)  # a machine runs a handful of clients
 def agent_text(user_agent: str | None) -> str | None:
     """A user agent cut to its product tokens, joined by commas, 64 characters at most: `OpenAI/Python,3.52.0`.
 

@@ -15,7 +15,7 @@ from llmtab.extract import Reading
 from llmtab.pricing import Cost, PriceBook
 from llmtab.profiles import GUESS
 from llmtab.record import SCHEMA_VERSION, in_order, label_text, new_id, wire_text
-from llmtab.usage import Quantity, Usage
+from llmtab.usage import COUNTERS, Quantity, Usage
 
 PLACES: Final = Decimal("1e-12")
 DIFFERS: Final = Decimal("0.01")
@@ -36,30 +36,35 @@ def book(seen: Observation, prices: PriceBook) -> list[dict[str, Any]]:
         return []
     outcome, source, reason = _judge(seen)
     at = datetime.fromtimestamp(seen.ended_at, UTC)
-    line = _facts(seen)
-    line["outcome"], line["usage_source"], line["usage_reason"] = outcome, source, reason
-    line["usage"] = reading.counters if source != "none" else None
-    status = seen.answer.status
-    if source == "none" and reading.estimate and _delivered(seen, outcome):
-        line.update(usage=reading.estimate, usage_source="estimated")
-        line.update(estimated=[*reading.estimate], estimate_method="counted")
-    if outcome == "error" or (status is None and outcome == "broken"):
+    line, flags = _facts(seen), []
+    if reading.flags:
+        flags = list(dict.fromkeys(reading.flags))
+    line["outcome"] = outcome
+    if outcome == "error" or (seen.answer.status is None and outcome == "broken"):
+        status = seen.answer.status
         line["error"] = error_class(status, reading.error_type) if status else "connection"
-    flags = list(dict.fromkeys(reading.flags)) if reading.flags else []
+    counted = source == "none" and reading.estimate and _delivered(seen, outcome)
+    if counted:
+        line["usage"], line["usage_source"] = reading.estimate, "estimated"
+    elif source == "none":
+        line["usage_source"] = source
+    else:
+        line["usage"], line["usage_source"] = reading.counters, source
+    if reason is not None:
+        line["usage_reason"] = reason
+    if counted:
+        line["estimated"], line["estimate_method"] = [*reading.estimate], "counted"
+    _price(line, seen, prices, at, flags)
+    _rest(line, seen)
     if seen.tap_error:
         flags.append("tap_error")
-    _price(line, seen, prices, at, flags)
+    if seen.call.estimate is not None and seen.call.estimate[1]:
+        flags.append("over_warn")
     if flags:
         line["flags"] = flags
-    lines = [_known(line)]
-    for model, counters in reading.parts:
-        lines.append(_share(lines[0], model, counters, prices, at))
-    return lines
-
-
-def _known(line: dict[str, Any]) -> dict[str, Any]:
-    """Without the keys that are not known; `cost_usd: null` is a statement and stays."""
-    return {key: value for key, value in line.items() if value is not None or key == "cost_usd"}
+    if not reading.parts:
+        return [line]
+    return [line, *(_share(line, model, counters, prices, at) for model, counters in reading.parts)]
 
 
 def _judge(seen: Observation) -> tuple[str, str, str | None]:
@@ -78,19 +83,29 @@ def _judge(seen: Observation) -> tuple[str, str, str | None]:
         outcome = "error"
     elif final and (reading.ended or arrived):
         outcome = "ok"
+    elif seen.how == "complete" and seen.undecodable == "limit" and reading.seen:
+        outcome = "ok"  # what was too large for us was not for the client
     elif arrived and not reading.seen:
         outcome = "ok"  # a stream that never says its usage nor its end, closed in good order
     else:
         outcome = "aborted" if seen.how == "aborted" and not seen.undecodable else "broken"
     if reading.seen and reading.counters:
+        if unread := _unread(reading):
+            return outcome, "partial", f"dropped:{unread}"
         return outcome, *(("reported", None) if final else ("partial", cut))
     if outcome == "error":
         return outcome, "none", "error_response"
-    if outcome in ("aborted", "broken"):
+    if outcome in ("aborted", "broken") or seen.undecodable:
         return outcome, "none", cut
     if seen.transport == "opaque":
         return outcome, "none", "undecodable:" + _opaque_name(seen)
     return outcome, "none", "no_usage_in_stream" if seen.streamed else "no_usage"
+
+
+def _unread(reading: Reading) -> str | None:
+    """The first counter whose figure on the wire was no number (or `parts`: there were too many, or one had none)."""
+    names = (flag.removeprefix("dropped:") for flag in reading.flags if flag.startswith("dropped:"))
+    return next((name for name in names if name in COUNTERS or name == "parts"), None)
 
 
 def _delivered(seen: Observation, outcome: str) -> bool:
@@ -104,10 +119,11 @@ def _opaque_name(seen: Observation) -> str:
 
 
 def _facts(seen: Observation) -> dict[str, Any]:
-    """Every key of a line in the ledger's order, None where not known (yet)."""
-    call, reading, answer, claim = seen.call, seen.reading, seen.answer, seen.claim
+    """What is known of the call up to its outcome. Lines are built in the ledger's order, without what is not known: one
+    that is rearranged afterwards costs every call more than all the rest of its booking."""
+    call, reading, claim = seen.call, seen.reading, seen.claim
     binding, dialect = claim.binding, reading.dialect
-    return {
+    line: dict[str, Any] = {
         "schema": SCHEMA_VERSION,
         "id": call.id,
         "writer": "",
@@ -118,41 +134,43 @@ def _facts(seen: Observation) -> dict[str, Any]:
         "operation": dialect.operation,
         "transport": seen.transport,
         "profile": binding.profile,
-        "host": wire_text(call.host),
-        "method": call.method,
-        "path": claim.path,
-        "status": answer.status,
-        "streamed": seen.streamed,
-        "request_model": reading.request_model,
-        "response_model": reading.model,
-        "response_id": reading.response_id,
-        "request_id": reading.request_id,
-        "service_tier": reading.service_tier,
-        "finish_reasons": reading.finish_reasons or None,
-        "pricing_tier": reading.pricing_tier,
-        "region": reading.region,
-        "outcome": None,
-        "error": None,
-        "usage": None,
-        "usage_source": None,
-        "usage_reason": None,
-        "estimated": None,
-        "estimate_method": None,
-        "cost_usd": None,
-        "cost_source": None,
-        "cost_reason": None,
-        "cost_partial_usd": None,
-        "cost_lines": None,
-        "cost_list_usd": None,
-        "cost_reported_usd": None,
-        "price": None,
-        "billing": reading.billing or ("unknown" if binding.profile == GUESS else "metered"),
-        "saved_usd": None,
-        "timing": _timing(seen),
-        "bytes": {"request": call.request_bytes, "response": seen.response_bytes},
-        "labels": _labels(call.labels, reading) if call.labels or reading.session else None,
-        "client": call.client or None,
     }
+    if host := wire_text(call.host):
+        line["host"] = host
+    line["method"], line["path"] = call.method, claim.path
+    if seen.answer.status is not None:
+        line["status"] = seen.answer.status
+    line["streamed"] = seen.streamed
+    if reading.request_model is not None:
+        line["request_model"] = reading.request_model
+    if reading.model is not None:
+        line["response_model"] = reading.model
+    if reading.response_id is not None:
+        line["response_id"] = reading.response_id
+    if reading.request_id is not None:
+        line["request_id"] = reading.request_id
+    if reading.service_tier is not None:
+        line["service_tier"] = reading.service_tier
+    if reading.finish_reasons:
+        line["finish_reasons"] = reading.finish_reasons
+    if reading.pricing_tier is not None:
+        line["pricing_tier"] = reading.pricing_tier
+    if reading.region is not None:
+        line["region"] = reading.region
+    return line
+
+
+def _rest(line: dict[str, Any], seen: Observation) -> None:
+    """Times, sizes and who called."""
+    call = seen.call
+    line["timing"] = _timing(seen)
+    line["bytes"] = {"request": call.request_bytes, "response": seen.response_bytes}
+    if (call.labels or seen.reading.session) and (labels := _labels(call.labels, seen.reading)):
+        line["labels"] = labels
+    if call.client:
+        line["client"] = call.client
+    if call.estimate is not None:
+        line["estimate"] = call.estimate[0]
 
 
 def _labels(labels: Mapping[str, str], reading: Reading) -> dict[str, str] | None:
@@ -186,60 +204,79 @@ def _rfc3339(epoch: float) -> str:
     return f"{_second(millis // 1000)}.{millis % 1000:03d}Z"
 
 
-def _price(values: dict[str, Any], seen: Observation, prices: PriceBook, at: datetime, flags: list[str]) -> None:
-    """Fill in the money: the list price with its proof, the provider's own figure, and which of them is the cost."""
+def _price(line: dict[str, Any], seen: Observation, prices: PriceBook, at: datetime, flags: list[str]) -> None:
+    """Add the money: the list price with its proof, the provider's own figure, and which of them is the cost."""
     reading = seen.reading
-    counters: Mapping[str, Quantity] = values["usage"] or {}
-    if reading.not_billed or (not counters and (seen.unsent or values["outcome"] in ("error", "refused"))):
-        values.update(cost_usd=ZERO, cost_source="not_billed")
+    counters: Mapping[str, Quantity] = line.get("usage") or {}
+    billing = reading.billing or ("unknown" if seen.claim.binding.profile == GUESS else "metered")
+    if reading.not_billed or (not counters and (seen.unsent or line["outcome"] in ("error", "refused"))):
+        line["cost_usd"], line["cost_source"], line["billing"] = ZERO, "not_billed", billing
         return
-    found = None
+    money: dict[str, Any]
+    saved = None
     if counters:
-        found = _list_price(values, counters, reading.price_model or reading.model or reading.request_model, prices, at)
+        model = reading.price_model or reading.model or reading.request_model
+        money, saved = _list_price(line, counters, model, prices, at)
+        unread = _unread(reading) if reading.flags else None
+        if unread in COUNTERS and (money["cost_usd"] or not any(counters.values())):
+            money, saved = _without_sum(money, unread), None
     else:
-        values.update(cost_usd=None, cost_source="unpriced", cost_reason="no_usage")
-    if found is None and reading.billing == "free":  # said by the profile; a price the user gave was found above
-        values.update(cost_usd=ZERO, cost_source="not_billed", cost_reason=None, cost_partial_usd=None)
+        money = {"cost_usd": None, "cost_source": "unpriced", "cost_reason": "no_usage"}
     if reading.money is not None:
-        _reported(values, reading, reading.money, found, flags)
+        _report(money, reading, reading.money, flags)
+        line.update(in_order(money))
+    else:
+        line.update(money)
+    line["billing"] = billing
+    if saved is not None:
+        line["saved_usd"] = saved
+
+
+def _without_sum(money: Mapping[str, Any], unread: str) -> dict[str, Any]:
+    """The cost of a call of which one figure could not be read: nobody knows the sum, only a part of it."""
+    told = {"cost_usd": None, "cost_source": "unpriced", "cost_reason": f"inconsistent:{unread}"}
+    return in_order({**money, **told, "cost_partial_usd": money["cost_usd"]})
 
 
 def _list_price(
-    values: dict[str, Any], counters: Mapping[str, Quantity], model: str | None, prices: PriceBook, at: datetime
-) -> Decimal | None:
-    """Price by our table; the amount, or None where it has none. A call without a model fits only a user's pattern `*`."""
+    line: Mapping[str, Any], counters: Mapping[str, Quantity], model: str | None, prices: PriceBook, at: datetime
+) -> tuple[dict[str, Any], Decimal | None]:
+    """The keys of a cost by our table, and what caching saved. A call without a model fits only a user's pattern `*`."""
     found = prices.price(
         Usage(counters),
-        values["provider"],
+        line["provider"],
         model or "",
-        pricing_tier=values["pricing_tier"],
-        region=values["region"],
+        pricing_tier=line.get("pricing_tier"),
+        region=line.get("region"),
         at=at,
     )
-    if found.price:
-        values["price"] = {**found.price, "at": _rfc3339(at.timestamp())}
-    values["cost_lines"] = [*found.lines] or None
+    money: dict[str, Any]
+    saved = None
     if isinstance(found, Cost):
-        source = "estimated" if values["usage_source"] in ("partial", "estimated") else "list"
-        values.update(cost_usd=found.usd, cost_source=source, saved_usd=found.saved_usd)
-        return found.usd
-    values.update(cost_usd=None, cost_source="unpriced", cost_reason=found.reason, cost_partial_usd=found.partial_usd)
-    return None
+        source = "estimated" if line["usage_source"] in ("partial", "estimated") else "list"
+        money, saved = {"cost_usd": found.usd, "cost_source": source}, found.saved_usd
+    else:
+        money = {"cost_usd": None, "cost_source": "unpriced", "cost_reason": found.reason}
+        if found.partial_usd is not None:
+            money["cost_partial_usd"] = found.partial_usd
+    if found.lines:
+        money["cost_lines"] = [*found.lines]
+    if found.price:
+        money["price"] = {**found.price, "at": _rfc3339(at.timestamp())}
+    return money, saved
 
 
-def _reported(
-    values: dict[str, Any], reading: Reading, money: Decimal, listed: Decimal | None, flags: list[str]
-) -> None:
+def _report(money: dict[str, Any], reading: Reading, said: Decimal, flags: list[str]) -> None:
     """The provider's own money beside ours; preferred where the profile trusts it."""
-    values["cost_reported_usd"] = money.quantize(PLACES, ROUND_HALF_EVEN)
-    whole = (money + reading.beside if reading.beside is not None else money).quantize(PLACES, ROUND_HALF_EVEN)
+    money["cost_reported_usd"] = said.quantize(PLACES, ROUND_HALF_EVEN)
+    whole = (said + reading.beside if reading.beside is not None else said).quantize(PLACES, ROUND_HALF_EVEN)
+    listed = money["cost_usd"]
     if listed is not None:
-        values["cost_list_usd"] = listed
+        money["cost_list_usd"] = listed
         if abs(listed - whole) > DIFFERS * max(listed, whole):
             flags.append("cost_differs")
     if reading.dialect.trust:
-        source = "reported" if values["usage_source"] == "reported" else "estimated"
-        values.update(cost_usd=whole, cost_source=source, cost_reason=None, cost_partial_usd=None)
+        money.update(cost_usd=whole, cost_source="reported", cost_reason=None, cost_partial_usd=None)
 
 
 def _share(
@@ -248,7 +285,5 @@ def _share(
     """A sub-line: another model's share of the call; no call of its own, so no status, timing or bytes."""
     line = {key: main[key] for key in SHARED if key in main}
     line.update(id=new_id(int(at.timestamp() * 1e9)), parent=main["id"], response_model=model, usage=counters)
-    line.setdefault("pricing_tier", None)
-    line.setdefault("region", None)
-    _list_price(line, counters, model, prices, at)
-    return in_order(line)
+    money, saved = _list_price(line, counters, model, prices, at)
+    return in_order({**line, **money, "saved_usd": saved})

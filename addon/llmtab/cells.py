@@ -14,6 +14,9 @@ _LABELS: Final = ("project", "team", "consumer", "agent", "env", "intent", "end_
 _FAST: Final = 100
 """Milliseconds under which a rate in tokens per second means nothing: the text came in one piece."""
 
+_SAID: Final = {"cost_differs": "cost differs", "over_warn": "over warn"}
+"""Flags that are about money, in words."""
+
 type Line = Mapping[str, Any]
 
 
@@ -44,7 +47,7 @@ def usd(amount: Decimal, *, short: bool = False) -> str:
     sign = "-" if amount < 0 else ""
     if not size:
         return "$0"
-    if size >= (10_000 if short else 1_000_000):
+    if size >= (Decimal("9999.995") if short else Decimal("999999.995")):  # what rounds to one more digit is longer
         return f"{sign}${count(size, short=True)}"
     if size >= Decimal("0.99995"):
         return f"{sign}${size:,.2f}"
@@ -107,7 +110,8 @@ def speed(line: Line) -> str:
 
 
 def outcome(line: Line, *, short: bool = False) -> str:
-    """How it ended and what is unsure about it: `ok`, `error rate_limited`, `aborted, partial`, `ok, unknown_model`.
+    """How it ended and what is unsure about it: `ok`, `error rate_limited`, `aborted, partial`, `ok, unknown_model`,
+    `ok, cost differs` (from the list price, by the provider's own account).
 
     `short`: one word, the error's class where there is one.
     """
@@ -120,6 +124,7 @@ def outcome(line: Line, *, short: bool = False) -> str:
         words.append(line["usage_source"])
     if is_unpriced(line):
         words.append(safe(line.get("cost_reason", "no price"), 40))
+    words += [_SAID[flag] for flag in line.get("flags") or () if flag in _SAID]
     return ", ".join(words)
 
 

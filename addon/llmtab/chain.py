@@ -48,10 +48,10 @@ class Chain:
         """The line with `writer`, `seq` and `chain` in their places, newline included. TypeError: not JSON-able."""
         mine = {"writer": self.writer, "seq": self.seq}
         if "seq" in line:  # their places are kept for them
-            body = encode({**line, **mine})[:-1]
+            body = encode(line, mine)[:-1]
         else:
             first = {key: line[key] for key in ("schema", "id") if key in line}
-            body = encode({**first, **mine, **line, **mine})[:-1]
+            body = encode({**first, **mine, **line}, mine)[:-1]
         chain = self._link(self.last, body)
         self.seq += 1
         self.last = chain

@@ -36,13 +36,15 @@ class Config:
     """What the file said.
 
     `profile_specs`: validated profiles, later ones win. `pricing`: price overrides in the form of a price file (None:
-    none), handed to `PriceBook.load(overrides=..., overrides_path=path)`. `timezone`: where a day begins.
+    none), handed to `PriceBook.load(overrides=..., overrides_path=path)`. `timezone`: where a day begins. `folders`: of
+    profiles (or single files) that the file names.
     """
 
     path: Path | None = None
     profile_specs: tuple[Mapping[str, Any], ...] = ()
     pricing: Any = None
     timezone: tzinfo = UTC
+    folders: tuple[Path, ...] = ()
 
 
 def load(path: Path | None) -> Config:
@@ -58,15 +60,20 @@ def load(path: Path | None) -> Config:
     for loc, spec in found["profiles"]:
         specs += _folder(path, loc, spec) if isinstance(spec, str) else [{**spec, ORIGIN: (str(path), *loc)}]
     zone = found["timezone"]
-    return Config(path, tuple(specs), found["pricing"], UTC if zone == "UTC" else ZoneInfo(zone))
+    named = [_place(path, spec) for _, spec in found["profiles"] if isinstance(spec, str)]
+    return Config(path, tuple(specs), found["pricing"], UTC if zone == "UTC" else ZoneInfo(zone), tuple(named))
 
 
 def _folder(path: Path, loc: list[str | int], text: str) -> list[dict[str, Any]]:
     """The profiles of a folder or file that is named in the configuration, relative to it."""
-    folder = path.parent / Path(text).expanduser()
+    folder = _place(path, text)
     if not folder.exists():
         raise documents.fail(path, loc, f"{text!r}, expected a folder of profiles or one profile's file")
     return read_folder(folder)
+
+
+def _place(path: Path, text: str) -> Path:
+    return path.parent / Path(text).expanduser()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -4,17 +4,16 @@ Knows how bytes become events (through `wire`), which dialect reads them, and ho
 mitmproxy, files or clocks: times and ids are handed in.
 """
 
-import contextlib
-import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from llmtab.events import BIG, ends_of, form_fields, parse
+from llmtab.events import BIG, ends_of, head_and_tail, joined_ends, parse, request_reader
 from llmtab.extract import Fold, Reading
 from llmtab.profiles import Claim
 from llmtab.profiles.refs import Scope
-from llmtab.wire.decoding import DecodeError, decode_all, decoder
+from llmtab.record import new_id
+from llmtab.wire.decoding import Body, DecodeError, decode_all, decoder
 from llmtab.wire.framing import framer
 from llmtab.wire.scan import Selector, select
 from llmtab.wire.sniffing import sniff
@@ -23,15 +22,20 @@ type How = Literal["complete", "aborted", "broken"]
 
 TAP_LIMIT: Final = 1024 * 1024
 """Raw bytes kept of one stream; nearly every stream ends below it, and one scan at the end is the cheapest way."""
+CHUNK_COST: Final = 48
+"""What a kept chunk takes besides its bytes: a body dripped in two bytes at a time would fill the memory unseen."""
 TAP_TOTAL: Final = 64 * 1024 * 1024
 """Raw bytes kept of all open streams together; above it each goes on incrementally, in a few kilobytes."""
 DECODED_LIMIT: Final = 16 * 1024 * 1024
 """Of a coded body so much is decoded at once; of a larger one only both ends are looked at."""
-ENDS: Final = 64 * 1024
 WHOLE: Final = 8 * 1024 * 1024
 """A body whose lists have to be counted is parsed whole up to here (in a thread); beyond, its figures are partial."""
 SNIFFED: Final = 4096
 """Decoded bytes that tell a body's framing."""
+TIMED: Final = 64
+"""Chunks whose arrival is written down: the first text stands among the first events."""
+STRIDE: Final = 16 * 1024
+"""Bytes that may be kept between two looks at the bounds above."""
 HEAD, TAIL = 12, 3
 """Events always parsed: the first bring model, id and the first text, the last the end."""
 FRAME_ENDS: Final[Mapping[str, tuple[bytes, ...]]] = {"sse": (b"\n\n", b"\r\n\r\n", b"\r\r"), "ndjson": (b"\n",)}
@@ -63,6 +67,10 @@ class Call:
     labels: dict[str, str] = field(default_factory=dict)
     client: dict[str, str] = field(default_factory=dict)
     request_bytes: int = 0
+    follows: bool = False
+    """Whether this is what came behind the last event of a call: a call only if it tells a usage of its own."""
+    estimate: tuple[dict[str, Any], bool] | None = None
+    """What was expected of the call before it left, and whether that is more than the user wants to be warned of."""
 
 
 @dataclass(slots=True)
@@ -101,8 +109,9 @@ class Exchange:
     """One observed call. `feed` is the hot path: append and return; what it costs is measured by `scripts/bench`."""
 
     __slots__ = (
-        "_chunks", "_counted", "_decoder", "_end", "_folds", "_held", "_hits", "_incremental", "_memory", "_selector",
-        "_size", "_times", "answer", "broken_tap", "call", "claim", "closed", "undecodable", "unsent",
+        "_counted", "_decoder", "_end", "_first_token_at", "_folds", "_held", "_incremental", "_memory", "_scanned",
+        "_selector", "_settled", "_size", "_times", "_torn", "_transport", "answer", "broken_tap", "call", "chunks", "claim", "closed", "following",
+        "undecodable", "unsent",
     )  # fmt: skip
 
     def __init__(self, call: Call, claim: Claim, memory: TapMemory) -> None:
@@ -114,9 +123,10 @@ class Exchange:
         self.unsent = False
         self.undecodable = ""
         self._memory = memory
-        self._chunks: list[bytes] = []
+        self.chunks: list[bytes] = []
         self._times: list[float] = []
         self._size = 0
+        self._settled = 0  # chunks that `_size` knows of
         self._counted = 0
         self._incremental = False
         self._held = b""
@@ -124,34 +134,55 @@ class Exchange:
         self._selector: Selector | None = None
         self._decoder: Any = None
         self._folds: list[Fold] | None = None
-        self._hits = 0
+        self._transport = "http"
+        self._torn = False
+        self._scanned = False
+        self.following: Exchange | None = None
+        """What came behind the last event: nothing, as a rule; some relays glue a second answer there."""
+        self._first_token_at: float | None = None
 
     @property
     def tapped(self) -> bool:
         """Whether body bytes came through `feed`."""
         return self._size > 0
 
-    def feed(self, chunk: bytes, now: float) -> None:
-        """A piece of the response body as it is on the wire (still encoded), at `now` (epoch seconds)."""
-        self._size += len(chunk)
+    def feed(self, chunk: bytes, now: float) -> int:
+        """A piece of the response body as it is on the wire (still encoded), at `now` (epoch seconds).
+
+        Returns how many bytes the caller may append to `chunks` by himself before he comes back with the next piece.
+        """
         if self._incremental:
+            self._size += len(chunk)
             self._select(chunk)
-            return
-        self._chunks.append(chunk)
-        self._times.append(now)
-        self._counted += len(chunk)
-        memory = self._memory
-        memory.used += len(chunk)
-        if self._size > TAP_LIMIT or memory.used > TAP_TOTAL:
+            return 0
+        if self.closed:
+            self.chunks.clear()
+            return STRIDE
+        self.chunks.append(chunk)
+        if len(self._times) < TIMED:
+            self._times.append(now)
+        self._settle()
+        if self._counted > TAP_LIMIT or self._memory.used > TAP_TOTAL:
             self._go_incremental()
+            return 0
+        return STRIDE if len(self._times) == TIMED else 0
+
+    def _settle(self) -> None:
+        """Count what was kept since the last time."""
+        fresh = self.chunks[self._settled :]
+        new = sum(map(len, fresh))
+        self._settled += len(fresh)
+        self._size += new
+        held = new + CHUNK_COST * len(fresh)
+        self._counted += held
+        self._memory.used += held
 
     def _go_incremental(self) -> None:
         """From here on: a decoder, one partial frame, the counters; what was kept goes through them first."""
         self._incremental = True
-        kept, self._chunks = self._chunks, []
+        kept, self.chunks = self.chunks, []
         self._memory.used -= self._counted
         self._counted = 0
-        del self._times[64:]
         try:
             self._decoder = decoder(self.answer.headers.get("content-encoding", ""))
         except DecodeError as error:
@@ -188,15 +219,14 @@ class Exchange:
         for frame in frames:
             event = parse(frame)
             if event is not None:
-                for fold in self._open_folds():
-                    fold.feed(event)
+                self._feed(event)
 
     def _keys(self) -> list[str]:
         return sorted({key for dialect in self.claim.binding.dialects for key in dialect.keys})
 
     def _open_folds(self) -> list[Fold]:
         if self._folds is None:
-            request = _request_reader(self.call)
+            request = request_reader(self.call.body, self.call.headers)
             self._folds = [
                 Fold(
                     dialect,
@@ -208,7 +238,8 @@ class Exchange:
 
     def needs_thread(self, body: bytes | None) -> bool:
         """Whether `close` would have to parse more than the event loop should wait for."""
-        return body is not None and len(body) > BIG
+        stacked = "," in self.answer.headers.get("content-encoding", "")  # a bomb more often than not
+        return body is not None and (len(body) > BIG or stacked)
 
     def close(self, how: How, ended_at: float, body: bytes | None = None) -> Observation | None:
         """The call is over; None if it was closed before. `body`: the whole encoded body where it was not fed.
@@ -217,65 +248,99 @@ class Exchange:
         """
         if self.closed:
             return None
+        if self.chunks:
+            self._settle()
         self.closed = True
-        seen = Observation(
-            self.call, self.claim, self.answer, Reading(self.claim.binding.dialects[0]), how, ended_at, "http", False,
-            response_bytes=self._size if self.tapped else len(body or b""), tap_error=self.broken_tap,
-        )  # fmt: skip
-        if self.tapped:
-            self._close_stream(seen)
+        first_byte_at = None
+        if self._size:
+            first_byte_at = self._times[0] if self._times else None
+            self._close_stream()
         elif body:
-            self._close_whole(seen, body)
-            seen.first_byte_at = self.answer.head_at
-        seen.reading = self._best()
-        seen.undecodable = self.undecodable
-        seen.unsent = self.unsent
-        seen.streamed = seen.transport in STREAMS
-        if seen.transport == "json":
-            seen.transport = "http"
-        self._chunks, self._times = [], []
+            first_byte_at = self.answer.head_at
+            self._close_whole(body)
+        kind = self._transport
+        seen = Observation(
+            self.call, self.claim, self.answer, self._best(), how, ended_at, "http" if kind == "json" else kind,
+            kind in STREAMS, self.undecodable, self._torn, self.unsent, first_byte_at, self._first_token_at,
+            self._size or len(body or b""), self.broken_tap,
+        )  # fmt: skip
+        self.chunks.clear()
         self._memory.used -= self._counted
         self._counted = 0
         return seen
+
+    def end_needles(self) -> tuple[bytes, ...]:
+        """Bytes of which one stands in the last event of this call's stream; () where it cannot be seen while it passes."""
+        if self.answer.headers.get("content-encoding", "identity") != "identity":
+            return ()
+        return tuple({needle for dialect in self.claim.binding.dialects for needle in dialect.end_needles})
+
+    def close_early(self, ended_at: float) -> Observation | None:
+        """Like `close`, when what looks like the last event has come: clients leave then, before any end of the body.
+
+        None, and nothing is changed, where no event so far ends the call, or its figures have not come yet: some
+        gateways send them behind the end. A body over TAP_LIMIT is left to its end.
+        """
+        if self.closed or self._incremental:
+            return None
+        self._settle()
+        self._scan(self.chunks, "")
+        if self._transport in STREAMS and any(fold.ended and fold.seen for fold in self._open_folds()):
+            self._scanned = True
+            if any(fold.dialect.begin for fold in self._open_folds()):
+                call = replace(self.call, id=new_id(int(ended_at * 1e9)), began=ended_at, follows=True)
+                self.following = Exchange(call, self.claim, self._memory)
+                self.following.answer = self.answer
+            return self.close("complete", ended_at)
+        self._folds, self.undecodable = None, ""
+        return None
 
     def _best(self) -> Reading:
         """The first dialect whose usage came, else the first. Of a guess by shape the one that explains most of it: two
         dialects share the words `input_tokens` and `output_tokens`, and differ in what they say of the cache."""
         readings = [fold.reading() for fold in self._open_folds()]
+        if len(readings) == 1:
+            return readings[0]
         found = [reading for reading in readings if reading.seen and reading.counters]
         if self.claim.binding.role == "by_shape":
             return max(found, key=lambda reading: len(reading.counters), default=readings[0])
         return next(iter(found), None) or next((reading for reading in readings if reading.estimate), readings[0])
 
-    def _close_whole(self, seen: Observation, body: bytes) -> None:
+    def _close_whole(self, body: bytes) -> None:
         """A body that mitmproxy buffered. Nearly all are one plain JSON object, so that is tried first."""
         coding = self.answer.headers.get("content-encoding", "")
-        seen.transport = "json"
+        self._transport = "json"
         if body[:1] == b"{" and not coding and len(body) <= BIG:
             event = parse(body)
             if event is not None:
                 self._feed(event)
                 return
-        self._scan(seen, [body], coding)
+        self._scan([body], coding)
 
-    def _scan(self, seen: Observation, chunks: list[bytes], coding: str) -> Any:
-        """Decode, find out the framing, feed the events that matter. Gives back the decoded body and the frames' ends."""
+    def _scan(self, chunks: list[bytes], coding: str) -> None:
+        """Decode, find out the framing, feed the events that matter."""
         whole = decode_all(chunks, coding, max(DECODED_LIMIT, sum(map(len, chunks)) if not coding else 0))
         self.undecodable = whole.broken
         media_type = self.answer.headers.get("content-type", "")
-        seen.transport = kind = sniff(media_type, whole.data[:SNIFFED])
+        self._transport = kind = sniff(media_type, whole.data[:SNIFFED])
         if kind == "opaque":
-            return whole, []
+            return
         if kind == "json":
             self._feed_json(whole.data, chunks if whole.broken == "limit" else [], coding)
-            return whole, []
-        seen.torn = not whole.data.endswith(FRAME_ENDS.get(kind, (b"",)))
+            return
+        self._torn = not whole.data.endswith(FRAME_ENDS.get(kind, (b"",)))
         reader = framer(kind)
         frames = select(whole.data, kind, self._keys(), HEAD, TAIL, reader)
-        self._feed_events([frame for _, frame in frames])
+        events = [(end, parse(frame)) for end, frame in frames]
+        for _, event in events:
+            if event is not None:
+                self._feed(event)
         if getattr(reader, "broken", ""):
             self.undecodable = self.undecodable or kind
-        return whole, frames
+        if reader.overflowed:
+            self._past_the_limit(b"", b"")
+        if self._times:
+            self._first_token_at = self._first_token(whole, events[:HEAD])
 
     def _feed(self, event: Any) -> None:
         for fold in self._open_folds():
@@ -285,7 +350,7 @@ class Exchange:
         """One JSON body. Of a large one the members around its big array are tried first, of one over the limit only they."""
         counted = any(dialect.counts_lists for dialect in self.claim.binding.dialects)
         if chunks or len(data) > (WHOLE if counted else BIG):
-            around = ends_of(_head_and_tail(chunks, coding) if chunks else data)
+            around = joined_ends(head_and_tail(chunks, coding)) if chunks else ends_of(data)
             if around is not None and self._ends_suffice(around):
                 self.undecodable = "limit" if counted else "" if chunks else self.undecodable
                 return
@@ -303,15 +368,13 @@ class Exchange:
         self._folds = None
         return False
 
-    def _close_stream(self, seen: Observation) -> None:
-        seen.first_byte_at = self._times[0] if self._times else None
+    def _close_stream(self) -> None:
         if self._incremental:
-            self._close_incremental(seen)
-            return
-        whole, frames = self._scan(seen, self._chunks, self.answer.headers.get("content-encoding", ""))
-        seen.first_token_at = self._first_token(whole, frames[:HEAD])
+            self._close_incremental()
+        elif not self._scanned:
+            self._scan(self.chunks, self.answer.headers.get("content-encoding", ""))
 
-    def _close_incremental(self, seen: Observation) -> None:
+    def _close_incremental(self) -> None:
         if self._decoder is not None and not self.undecodable:
             try:
                 for piece in self._decoder.close():
@@ -323,55 +386,30 @@ class Exchange:
             selector = self._selector_for(held)
             self._feed_events(selector.feed(held))
         self._feed_events(selector.close())
-        seen.transport = selector.kind
-        seen.torn = not self._end.endswith(FRAME_ENDS.get(selector.kind, (b"",)))
+        self._transport = selector.kind
+        self._torn = not self._end.endswith(FRAME_ENDS.get(selector.kind, (b"",)))
         reader = selector.framer
         if getattr(reader, "broken", ""):
             self.undecodable = self.undecodable or selector.kind
-        tail = getattr(reader, "tail", b"")
-        if tail and getattr(
-            reader, "overflowed", False
-        ):  # a JSON body larger than any we would parse: its end may tell
-            around = ends_of(b'{"":[' + tail)
-            if around is None or not self._ends_suffice(around):
-                self.undecodable = self.undecodable or "limit"
+        if reader.overflowed:
+            self._past_the_limit(getattr(reader, "head", b""), getattr(reader, "tail", b""))
 
-    def _first_token(self, whole: Any, frames: Sequence[tuple[int, bytes]]) -> float | None:
-        """When the chunk came that brought the first text, if it is among the first events."""
-        for end, frame in frames:
-            event = parse(frame)
+    def _past_the_limit(self, head: bytes, tail: bytes) -> None:
+        """A frame was larger than any we would keep: of a JSON body its ends may tell, of an event nothing is left."""
+        counted = any(dialect.counts_lists for dialect in self.claim.binding.dialects)
+        for around in (joined_ends(head + tail), ends_of(b'{"":[' + tail)) if tail else ():
+            if around is not None and self._ends_suffice(around):
+                self.undecodable = self.undecodable or ("limit" if counted else "")
+                return
+        if tail or not any(fold.seen for fold in self._open_folds()):
+            self.undecodable = self.undecodable or "limit"
+
+    def _first_token(self, whole: Body, events: Sequence[tuple[int, Any]]) -> float | None:
+        """When the chunk came that brought the first text, if it is among the first events and the first chunks."""
+        for end, event in events:
             for fold in self._open_folds():
                 for each in fold.dialect.text:
                     if any(isinstance(text, str) and text for _, text in each(fold.scope, event)):
-                        return self._times[min(whole.chunk_at(end - 1), len(self._times) - 1)]
+                        number = whole.chunk_at(end - 1)
+                        return self._times[number] if number < len(self._times) else None
         return None
-
-
-def _head_and_tail(chunks: list[bytes], coding: str) -> bytes:
-    """The first and the last part of a decoded body that is too large to be kept: enough for the members around its array."""
-    head, tail = bytearray(), b""
-    with contextlib.suppress(DecodeError):
-        stream = decoder(coding)
-        for piece in itertools.chain(*map(stream.feed, chunks), stream.close()):
-            if len(head) < ENDS:
-                head += piece[: ENDS - len(head)]
-            tail = (tail + piece)[-4 * ENDS :]
-    return bytes(head) + tail
-
-
-def _request_reader(call: Call) -> Callable[[], Any]:
-    """The request's JSON (or a form's fields), read when first asked for."""
-    found: list[Any] = []
-
-    def read() -> Any:
-        if not found:
-            body = call.body() or b""
-            if call.headers.get("content-encoding"):
-                body = decode_all([body], call.headers["content-encoding"]).data
-            if call.headers.get("content-type", "").startswith("multipart/form-data"):
-                found.append(form_fields(body))
-            else:
-                found.append(parse(body) if body else None)
-        return found[0]
-
-    return read

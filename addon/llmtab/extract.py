@@ -4,14 +4,14 @@ Knows how usage objects of several events become one (replaced, merged, summed),
 the events say beside: model, id, tier, end, error, money. Must not know bytes, hosts, prices or the ledger.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
+from itertools import islice
 from typing import Any, Final
 
-from llmtab.profiles.compiled import Dialect, Money, Part, Row
-from llmtab.profiles.generated import FastTest
-from llmtab.profiles.refs import Scope, Test, walk
+from llmtab.profiles.compiled import Dialect, Part, Row
+from llmtab.profiles.refs import Scope, walk
 from llmtab.record import wire_text
 from llmtab.usage import COUNTERS, Quantity, excesses
 
@@ -19,6 +19,13 @@ NOTHING: Final[dict[str, Any]] = {}
 """Stands for the usage object of a call that had none."""
 STANDARD_TIERS: Final[Mapping[str, str | None]] = {"default": "standard", "on_demand": "standard", "auto": None}
 """Words for the ordinary tier that several providers share; `auto` is a wish of the request, no tier."""
+
+LONGEST_AMOUNT: Final = 64
+"""Characters of an amount of money; a longer one is no amount (and cut short it could be another)."""
+MOST_REASONS: Final = 16
+"""Different reasons to stop that are kept of one call: no provider has as many, a hostile list has millions."""
+MOST_PARTS: Final = 64
+"""Sub-lines of one call: each is a priced line of its own. The longest loops of server-side tools have a dozen."""
 
 
 @dataclass(slots=True)
@@ -61,7 +68,6 @@ class Fold:
         "_accumulated",
         "_finish",
         "_last",
-        "_rows_by_event",
         "dialect",
         "ended",
         "failed",
@@ -77,7 +83,6 @@ class Fold:
         self.seen = self.final = self.ended = self.failed = False
         self._last: Any = None
         self._finish: list[str] = []
-        self._rows_by_event = [row for row in dialect.rows if row.fold != "last"]
         self._accumulated: dict[str, Quantity] = {}
 
     def feed(self, event: Any) -> None:
@@ -120,7 +125,7 @@ class Fold:
         scope.usage = found if snapshot or scope.usage is None else merged(scope.usage, found)
         self._last = found
         self.seen = True
-        for row in self._rows_by_event:
+        for row in self.dialect.rows_by_event:
             self._accumulate(row, found)
 
     def _accumulate(self, row: Row, found: Any) -> None:
@@ -136,23 +141,22 @@ class Fold:
 
     def _marks(self, event: Any) -> None:
         """What the event says about the call's course."""
-        dialect = self.dialect
-        if not self.final:
-            self.final = self._holds(dialect.fast_final, dialect.final, event)
-        if not self.ended:
-            self.ended = self._holds(dialect.fast_end, dialect.end, event)
-        if not self.failed:
-            self.failed = self._holds(dialect.fast_error, dialect.error, event)
+        dialect, scope = self.dialect, self.scope
+        if dialect.fast_marks is not None and type(event) is dict:
+            marks = dialect.fast_marks(event)
+            if marks:
+                self.final |= bool(marks & 1)
+                self.ended |= bool(marks & 2)
+                self.failed |= bool(marks & 4)
+        else:
+            self.final = self.final or any(test(scope, event) for test in dialect.final)
+            self.ended = self.ended or any(test(scope, event) for test in dialect.end)
+            self.failed = self.failed or any(test(scope, event) for test in dialect.error)
         for reasons in dialect.finish:
-            for value in reasons(self.scope, event):
-                text = wire_text(as_text(value))
-                if text and text not in self._finish:
+            for value in reasons(scope, event):
+                text = wire_text(value) or wire_text(as_text(value))
+                if text and len(self._finish) < MOST_REASONS and text not in self._finish:
                     self._finish.append(text)
-
-    def _holds(self, fast: FastTest | None, tests: Sequence[Test], event: Any) -> bool:
-        if fast is not None and type(event) is dict:
-            return fast(event)
-        return any(test(self.scope, event) for test in tests)
 
     def reading(self) -> Reading:
         """All that was said, once the events are over."""
@@ -167,31 +171,22 @@ class Fold:
         if self.seen:
             self._count(out)
             if dialect.parts:
-                out.parts = [share for part in dialect.parts for share in self._shares(part)]
+                scope.dropped = False
+                shares = (share for part in dialect.parts for share in self._shares(part))
+                out.parts = list(islice(shares, MOST_PARTS + 1))
+                if len(out.parts) > MOST_PARTS or scope.dropped:
+                    out.parts = out.parts[:MOST_PARTS]
+                    out.flags.append("dropped:parts")
         if dialect.estimate and not out.counters:
             out.estimate = {
                 row.name: value for row in dialect.estimate if (value := row.plain(scope, None)) is not None
             }
         usage = scope.usage if scope.usage is not None else NOTHING
-        model, asked, price_model, ident, request_id, tier, pricing_tier, place, session, kind = dialect.facts(
-            scope.slots, scope, usage
-        )
-        out.model = _text(out, "response_model", model)
-        out.request_model = _text(out, "request_model", asked)
-        out.price_model = _text(out, "price_model", price_model)
-        out.response_id = _text(out, "response_id", ident)
-        out.request_id = _text(out, "request_id", request_id)
-        out.session = _text(out, "session", session)
-        out.error_type = _text(out, "error_type", kind)
-        out.service_tier = tier = _text(out, "service_tier", tier)
-        tier = _text(out, "pricing_tier", pricing_tier) or tier
-        if tier is not None:
-            out.pricing_tier = dialect.tiers.get(tier) or STANDARD_TIERS.get(tier.lower(), tier.lower())
-        if isinstance(place, str) and place:
-            out.region = wire_text(dialect.regions.get(place, place))
+        self._facts(out, usage)
         if dialect.money:
-            out.money = self._money([entry for entry in dialect.money if not entry.beside], usage)
-            out.beside = self._money([entry for entry in dialect.money if entry.beside], usage)
+            figures = dialect.money_figures(scope.slots, scope, usage)
+            if figures != dialect.no_money:
+                out.money, out.beside = self._money(figures, beside=False), self._money(figures, beside=True)
         for basis, where in dialect.billing:
             if where is None or where(scope, scope.usage):
                 out.billing = basis
@@ -199,6 +194,35 @@ class Fold:
         if dialect.not_billed:
             out.not_billed = any(test(scope, scope.usage) for test in dialect.not_billed)
         return out
+
+    def _facts(self, out: Reading, usage: Any) -> None:
+        dialect, scope = self.dialect, self.scope
+        model, asked, price_model, ident, request_id, tier, pricing_tier, place, session, kind = dialect.facts(
+            scope.slots, scope, usage
+        )
+        # Most calls have but a few of these, and what they have is fit to keep: `_text` is for the others.
+        if model is not None:
+            out.model = wire_text(model) or _text(out, "response_model", model)
+        if asked is not None:
+            out.request_model = wire_text(asked) or _text(out, "request_model", asked)
+        if price_model is not None:
+            out.price_model = _text(out, "price_model", price_model)
+        if ident is not None:
+            out.response_id = wire_text(ident) or _text(out, "response_id", ident)
+        if request_id is not None:
+            out.request_id = wire_text(request_id) or _text(out, "request_id", request_id)
+        if session is not None:
+            out.session = _text(out, "session", session)
+        if kind is not None:
+            out.error_type = _text(out, "error_type", kind)
+        if tier is not None:
+            out.service_tier = tier = wire_text(tier) or _text(out, "service_tier", tier)
+        if pricing_tier is not None:
+            tier = _text(out, "pricing_tier", pricing_tier) or tier
+        if tier is not None:
+            out.pricing_tier = dialect.tiers.get(tier) or STANDARD_TIERS.get(tier.lower(), tier.lower())
+        if isinstance(place, str) and place:
+            out.region = wire_text(dialect.regions.get(place, place))
 
     def _count(self, out: Reading) -> None:
         """Rows to inclusive counters, then the checks of section 4 of the design."""
@@ -233,25 +257,25 @@ class Fold:
                 counters[name] = min(limits)
             out.flags.append(f"part_exceeds:{name}")
 
-    def _shares(self, part: Part) -> Sequence[tuple[str | None, dict[str, Quantity]]]:
-        scope, shares = self.scope, []
+    def _shares(self, part: Part) -> Iterator[tuple[str | None, dict[str, Quantity]]]:
+        scope = self.scope
         for element, _ in part.each(scope, scope.usage):
             if part.where is not None and not part.where(scope, element):
                 continue
             counters = {row.name: value for row in part.rows if (value := row.plain(scope, element)) is not None}
             if any(counters.values()):  # OpenAI lists the tools that were not used, with zeros
                 _set_total(counters)
-                shares.append((wire_text(part.model(scope, element)), counters))
-        return shares
+                yield wire_text(part.model(scope, element)), counters
 
-    def _money(self, entries: Sequence[Money], usage: Any) -> Decimal | None:
+    def _money(self, figures: Sequence[Any], *, beside: bool) -> Decimal | None:
         """USD that the provider itself named for this call; None where it named none."""
         total: Decimal | None = None
-        for entry in entries:
+        for entry, figure in zip(self.dialect.money, figures, strict=True):
+            if figure is None or entry.beside is not beside:
+                continue
             if entry.where is not None and not entry.where(self.scope, self.scope.usage):
                 continue
-            figure = entry.get(self.scope.slots, self.scope, usage)[0]
-            amount = amount_of(figure) if figure is not None else None
+            amount = amount_of(figure)
             if amount is None or (amount == 0 and entry.zero_is_unknown):
                 continue
             total = (total or Decimal(0)) + amount * entry.scale
@@ -287,9 +311,11 @@ def amount_of(value: Any) -> Decimal | None:
         return None
     if isinstance(value, int) and value >= 10**15:
         return None
-    text = value.strip().removesuffix("USD").strip().lstrip("$") if isinstance(value, str) else repr(value)
+    text = value[:99].strip().removesuffix("USD").strip().lstrip("$") if isinstance(value, str) else repr(value)
+    if len(text) > LONGEST_AMOUNT or not text.isascii():
+        return None
     try:
-        amount = value if isinstance(value, Decimal) else Decimal(text[:40])
+        amount = value if isinstance(value, Decimal) else Decimal(text)
     except InvalidOperation:
         return None
     return amount if amount.is_finite() and 0 <= amount < 10**15 else None

@@ -107,6 +107,19 @@ def read(path: Path, skipped: Skipped | None = None) -> Iterator[dict[str, Any]]
         yield from parse(raw, skipped)
 
 
+def recent(path: Path, size: int = BUFFER) -> Iterator[dict[str, Any]]:
+    """The lines in the last `size` bytes of the file that grows, oldest first; none where there is no ledger yet."""
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        start = max(0, path.stat().st_size - size)
+        file.seek(start)
+        if start:
+            file.readline()  # the middle of a line
+        for raw in file:
+            yield from parse(raw)
+
+
 def parse(raw: bytes, skipped: Skipped | None = None) -> list[dict[str, Any]]:
     """The calls on one physical line: one; none if it is blank, torn or not ended yet; more if lines were glued."""
     if not raw.endswith(b"\n") or raw.isspace():

@@ -235,7 +235,11 @@ def _foot(state: State, width: int) -> list[Row]:
             for (reason, name), number in state.totals.unpriced.most_common(4)
         )
         rows.append(f"{total.unpriced:,} unpriced, not in the sums marked +: {named}")
-    unsure = [(total.estimated, "estimated, marked ~"), (total.partial, "partial: cut short before the final figures")]
+    unsure = [
+        (total.estimated, "estimated, marked ~"),
+        (total.partial, "partial: cut short before the final figures"),
+        (total.differs, "cost otherwise than the list price, by more than 1 %: the provider says so (cost differs)"),
+    ]
     rows += [f"{number:,} {word}" for number, word in unsure if number]
     rows += [cells.safe(note, 400) for note in state.notes]
     shown = [[Cell(_cut(text, width), "warn")] for text in rows]

@@ -10,7 +10,7 @@ import logging
 import re
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from time import time
 from typing import Any, Final
@@ -19,12 +19,15 @@ from mitmproxy import ctx, exceptions, http, tls
 from mitmproxy.addonmanager import Loader
 
 from llmtab import attribution
-from llmtab.attribution import Fields
 from llmtab.booking import book
-from llmtab.exchange import Answer, Call, Exchange, How, TapMemory
+from llmtab.exchange import Answer, Call, Exchange, How, Observation, TapMemory
+from llmtab.headers import Picker
 from llmtab.profiles import GUESS, Claim
 from llmtab.record import new_id
+from llmtab.repeats import Repeats
 from llmtab.setup import Setup, declare_options
+from llmtab.tap import tapped
+from llmtab.upkeep import Upkeep, warn_of_age
 from llmtab.watch import Watchers
 
 log = logging.getLogger("llmtab")
@@ -34,14 +37,13 @@ TCP_TIMEOUT: Final = 3600
 UPLOAD: Final = 64 * 1024
 """A request body above this that nobody will read is passed on as it comes."""
 SHUTDOWN_WAIT: Final = 5.0
-REMEMBERED: Final = 20_000
-"""Answers whose figures are booked, for those that read them again."""
 _STREAMING: Final = re.compile(
     r"text/event-stream|application/(?:x-ndjson|stream\+json|x-jsonl|jsonl|vnd\.amazon\.eventstream|grpc|connect)", re.I
 )
 _ASKS_STREAM: Final = re.compile(rb'"stream"\s*:\s*true')
 _ANSWER_HEADERS: Final = frozenset({b"content-type", b"content-encoding"})
 _CALL_HEADERS: Final = frozenset({b"content-type", b"content-encoding"}) | attribution.HEADERS
+_IS_LABEL: Final = re.compile(attribution.PREFIX.decode()).match
 _STATE: Final = "_llmtab_exchange"
 
 
@@ -52,20 +54,21 @@ class Meter:
     """The addon: one exchange a claimed call, one finaliser for every way a call can end."""
 
     name = "llmtab"
+    request: Callable[[http.HTTPFlow], None]  # there only while estimates are on: a hook that is absent costs nothing
 
     def __init__(self) -> None:
         self.setup: Setup | None = None
         self.coverage: Counter[str] = Counter()
         self._open: dict[str, Exchange] = {}
-        self._wanted: dict[tuple[str, str, frozenset[bytes]], frozenset[bytes]] = {}
+        self._pickers: dict[frozenset[bytes], tuple[Picker, Picker]] = {}
         self._stream_all = False
         self._memory = TapMemory()
         self._pool: ThreadPoolExecutor | None = None
         self._pending: set[Lines] = set()
-        self._booked: dict[str, None] = {}
-        self._guessed: set[str] = set()
+        self._repeats = Repeats()
         self._ticker: asyncio.Task[None] | None = None
         self._watchers = Watchers()
+        self._upkeep = Upkeep()
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -78,12 +81,20 @@ class Meter:
         if self.setup is not None and not any(name.startswith("llmtab_") for name in updated):
             return
         try:
-            self.setup = Setup.read(ctx.options, self.setup)
+            self._put_in_force(Setup.read(ctx.options, self.setup))
         except (ValueError, OSError) as error:
             if self.setup is not None:
                 raise exceptions.OptionsError(f"llmtab: {error}") from None
             # One clear line; an error in the log before `running` is over is what ends mitmproxy's start with status 1.
             log.error("llmtab: %s", error)
+
+    def _put_in_force(self, setup: Setup) -> None:
+        """From here on this set-up holds; calls under way keep the profiles they were claimed by."""
+        self.setup = setup
+        self._pickers.clear()
+        vars(self).pop("request", None)
+        if self._upkeep.switch(setup):
+            self.request = self._estimate
 
     def running(self) -> None:
         for name in ctx.options.deferred:
@@ -96,6 +107,7 @@ class Meter:
             loop.add_signal_handler(signal.SIGHUP, ctx.master.shutdown)
         if self.setup is not None:
             self._watchers.start(ctx.master, ctx.options, self.setup)
+            warn_of_age(self.setup)
         self._ticker = loop.create_task(self._tick())
         # Profiles and prices are tens of thousands of objects that live as long as the process: without this every full
         # collection would walk them again, at the expense of the traffic.
@@ -107,6 +119,9 @@ class Meter:
             await asyncio.sleep(1)
             if self.setup is not None:
                 self.setup.ledger.tick()
+                edited = self._upkeep.tick(self.setup, self._watchers.note)
+                if edited is not None:
+                    self._put_in_force(edited)
                 self._watchers.tick(self.setup.ledger)
 
     def done(self) -> None:
@@ -141,20 +156,18 @@ class Meter:
         setup, request = self.setup, flow.request
         if setup is None or flow.is_replay == "response":
             return
-        labels, fields = attribution.request_labels(request.headers.fields)
-        if fields is not None:
-            request.headers.fields = fields
         claim, host = self._claim(setup, request)
         if claim is None or claim.binding.role in ("not_billed", "batch"):
+            self._labels(request)
             if claim is None and setup.profiles.at_host(request.data.host.lower(), request.data.port):
                 self.coverage["unknown path"] += 1
             if _has_large_body(request):
                 request.stream = True
             return
-        exchange = Exchange(self._call(setup, flow, claim, host, labels), claim, self._memory)
+        exchange = Exchange(self._call(setup, flow, claim, host), claim, self._memory)
         setattr(flow, _STATE, exchange)
-        if claim.binding.profile == GUESS and host not in self._guessed:
-            self._mention(host)
+        if claim.binding.profile == GUESS:
+            self._watchers.mention(host)
         self._open[exchange.call.id] = exchange
 
     @staticmethod
@@ -169,53 +182,50 @@ class Meter:
                 return setup.profiles.match(named, data.port, method, path) or claim, named
         return claim, data.host
 
-    def _mention(self, host: str) -> None:
-        """Say once of each unknown host that it looks like an LLM provider, and how to name it."""
-        if len(self._guessed) < REMEMBERED:
-            self._guessed.add(host)
-            said = "llmtab: %s is metered by the shape of its paths; to name it: hosts: {%s: {profile: openai}} in llmtab.yaml"
-            log.info(said, host, host)
+    @staticmethod
+    def _labels(request: http.Request) -> dict[str, str]:
+        """The labels in the request's headers, which are taken off where that breaks no signature."""
+        labels, fields = attribution.request_labels(request.headers.fields)
+        if fields is not None:
+            request.headers.fields = fields
+        return labels
 
-    def _call(self, setup: Setup, flow: http.HTTPFlow, claim: Claim, host: str, labels: dict[str, str]) -> Call:
-        request = flow.request
-        data = request.data
-        headers = self._picked(request.headers.fields, claim, _CALL_HEADERS)
+    def _call(self, setup: Setup, flow: http.HTTPFlow, claim: Claim, host: str) -> Call:
+        request, data = flow.request, flow.request.data
+        headers = self._pickers_for(claim)[0].pick(data.headers.fields)
+        labels = self._labels(request) if any(map(_IS_LABEL, headers)) else {}
         peer, client = flow.client_conn.peername, {}
         if peer:
             client["address"] = peer[0]
-        agent = attribution.agent_text(headers.get("user-agent"))
-        if agent:
+        if agent := attribution.agent_text(headers.get("user-agent")):
             client["agent"] = agent
         query = request.query.get if b"?" in data.path else _no_query
-        key = setup.fingerprints.of(headers, query("key"))
-        if key:
+        if key := setup.fingerprints.of(headers, query("key")):
             client["key"] = key
-        session = attribution.session_label(headers)
-        if session:
+        if session := attribution.session_label(headers):
             labels.setdefault("session", session)
+        began = data.timestamp_start
+        method = data.method.decode("ascii", "replace")
+        ident = new_id(int(began * 1e9))
         return Call(
-            id=new_id(int(data.timestamp_start * 1e9)),
-            host=host,
-            method=data.method.decode("ascii", "replace"),
-            path=claim.path,
-            began=data.timestamp_start,
-            headers=headers,
-            body=lambda: flow.request.raw_content,
-            query=query,
-            labels=labels,
-            client=client,
+            ident, host, method, claim.path, began, headers, lambda: flow.request.raw_content, query, labels, client
         )
 
-    def _picked(self, fields: Fields, claim: Claim, names: frozenset[bytes]) -> dict[str, str]:
-        """The wanted headers, by lower-case name; the others are never even decoded."""
-        wanted = self._wanted.get((claim.binding.route, claim.binding.profile, names))
-        if wanted is None:
-            wanted = self._wanted[claim.binding.route, claim.binding.profile, names] = names | claim.binding.headers
-        return {
-            key.decode("ascii"): value.decode("utf-8", "replace")
-            for name, value in fields
-            if (key := name.lower()) in wanted
-        }
+    def _pickers_for(self, claim: Claim) -> tuple[Picker, Picker]:
+        """What picks the headers of a request and of its answer that this claim's profile, or we, want to see."""
+        names = claim.binding.headers
+        pair = self._pickers.get(names)
+        if pair is None:
+            asks = Picker(_CALL_HEADERS | names, _is_wanted)
+            pair = self._pickers[names] = asks, Picker(_ANSWER_HEADERS | names)
+        return pair
+
+    def _estimate(self, flow: http.HTTPFlow) -> None:
+        """The `request` hook: what this call is expected to cost, before it leaves."""
+        exchange, estimator = vars(flow).get(_STATE), self._upkeep.estimator
+        if exchange is not None and self.setup is not None and estimator is not None:
+            size = flow.request.headers.get("content-length", "")
+            exchange.call.estimate = estimator.before(exchange.call, exchange.claim, size, self.setup.prices, time())
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Whatever streams is streamed on every decrypted host; a claimed call's stream is tapped."""
@@ -226,10 +236,11 @@ class Meter:
             if not response.stream and _STREAMING.match(response.headers.get("content-type", "")):
                 response.stream = True
             return
-        headers = self._picked(response.headers.fields, exchange.claim, _ANSWER_HEADERS)
-        exchange.answer = Answer(response.status_code, headers, response.timestamp_start)
+        data = response.data
+        headers = self._pickers_for(exchange.claim)[1].pick(data.headers.fields)
+        exchange.answer = Answer(data.status_code, headers, data.timestamp_start)
         if response.stream or self._streams(flow, exchange, headers.get("content-type", "")):
-            response.stream = tapped(exchange, response.stream)
+            response.stream = tapped(exchange, response.stream, self._over)
 
     def _streams(self, flow: http.HTTPFlow, exchange: Exchange, content_type: str) -> bool:
         if self._stream_all or _STREAMING.match(content_type):
@@ -242,7 +253,7 @@ class Meter:
             # audio, images, event streams under a name of their own: nothing a JSON reader would want whole
             return bool(content_type) and "json" not in content_type
         body = flow.request.raw_content or b""
-        return bool(_ASKS_STREAM.search(body, 0, UPLOAD) or _ASKS_STREAM.search(body, max(0, len(body) - UPLOAD)))
+        return b'"stream"' in body and bool(_ASKS_STREAM.search(body, 0, UPLOAD) or _ASKS_STREAM.search(body, max(0, len(body) - UPLOAD)))
 
     def response(self, flow: http.HTTPFlow) -> None:
         exchange = vars(flow).get(_STATE)
@@ -265,6 +276,10 @@ class Meter:
     def _close(self, flow: http.HTTPFlow, exchange: Exchange, how: How, ended_at: float, body: bytes | None) -> None:
         """Book the call: at once if that is quick, in a thread where a large body has to be parsed."""
         vars(flow).pop(_STATE, None)  # the exchange reads the flow's request: no ring of references after this
+        if exchange.closed:
+            if exchange.following is None or not exchange.following.tapped:
+                return
+            exchange = exchange.following
         asked = flow.request.raw_content
         exchange.call.request_bytes = len(asked) if asked is not None else 0
         if not exchange.needs_thread(body) and not exchange.needs_thread(asked):
@@ -287,58 +302,46 @@ class Meter:
         self._write(self._lines(exchange, how, ended_at, body))
 
     def _lines(self, exchange: Exchange, how: How, ended_at: float, body: bytes | None) -> list[dict[str, Any]]:
+        return self._booked_lines(exchange, exchange.close(how, ended_at, body))
+
+    def _over(self, exchange: Exchange) -> bool:
+        """The last event of a stream passes: its line is written before the client sees it, and leaves."""
+        asked = exchange.call.body()
+        if exchange.needs_thread(asked):
+            return False
+        exchange.call.request_bytes = len(asked) if asked is not None else 0
+        seen = exchange.close_early(time())
+        if seen is not None:
+            self._write(self._booked_lines(exchange, seen))
+        return exchange.closed
+
+    def _booked_lines(self, exchange: Exchange, seen: Observation | None) -> list[dict[str, Any]]:
         self._open.pop(exchange.call.id, None)
-        seen = exchange.close(how, ended_at, body)
-        if seen is None or self.setup is None:
+        if seen is None or self.setup is None or (seen.call.follows and not seen.reading.seen):
             return []
         lines = book(seen, self.setup.prices)
         if not lines:
             self.coverage["no usage on an unknown path"] += 1
-        elif self._repeats(exchange.claim.binding.role == "retrieve", lines[0]):
+        elif self._repeats.seen(exchange.claim.binding.role == "retrieve", lines[0]):
             self.coverage["a stored answer read again"] += 1
             return []
         return lines
-
-    def _repeats(self, retrieved: bool, line: dict[str, Any]) -> bool:
-        """Whether a stored answer's figures were booked before. What was called twice is never taken for a repeat."""
-        figures = line.get("usage") and line.get("response_id")
-        key = f"{line.get('host')} {line.get('response_id')}"
-        if retrieved and (not figures or key in self._booked):
-            return True
-        if figures:
-            self._booked[key] = None
-            if len(self._booked) > REMEMBERED:
-                del self._booked[next(iter(self._booked))]
-        return False
 
     def _write(self, lines: list[dict[str, Any]]) -> None:
         if lines and self.setup is not None:
             self.setup.ledger.append(lines)
             self._watchers.tell(lines)
-
-
-def tapped(exchange: Exchange, before: Any) -> Callable[[bytes], bytes | Iterable[bytes]]:
-    """The stream callable: watches every chunk and gives back the very object. It never raises and never changes anything.
-
-    An exception here would hang the client until its own time-out, so this is the one place that catches everything.
-    `before`: the callable of an addon that came first, which keeps its say.
-    """
-    feed, passes = exchange.feed, before if callable(before) else None
-
-    def tap(chunk: bytes) -> bytes | Iterable[bytes]:
-        try:
-            if chunk:
-                feed(chunk, time())
-        except Exception:
-            exchange.broken_tap = True
-        return chunk if passes is None else passes(chunk)
-
-    return tap
+            if self._upkeep.estimator is not None:
+                self._upkeep.estimator.learn(lines[0])
 
 
 def _has_large_body(request: http.Request) -> bool:
     length = request.headers.get("content-length")
     return int(length) > UPLOAD if length and length.isdecimal() else "transfer-encoding" in request.headers
+
+
+def _is_wanted(name: bytes) -> bool:
+    return attribution.is_label_name(name) or attribution.is_session_name(name)
 
 
 def _no_query(_: str) -> str | None:

@@ -5,10 +5,12 @@ or where their values come from. In memory a line is a plain dict of these keys,
 """
 
 import json
-import secrets
+import random
 import time
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
 
 from pydantic_core import to_json
@@ -16,6 +18,8 @@ from pydantic_core import to_json
 SCHEMA_VERSION: Final = 1
 MAX_TEXT: Final = 128
 """Characters of any string that comes from the wire."""
+_MILLIS: Final = (1 << 48) - 1
+_LAST: Final = (1 << 62) - 1
 
 
 class Note:
@@ -128,49 +132,86 @@ class Record(TypedDict, total=False):
 FIELDS: Final = tuple(Record.__annotations__)
 """The keys in the order they are written in."""
 
-# The encoder (Rust, four times as fast as the standard library's) writes a Decimal as a string, so money goes through it
-# marked and the marks are taken off afterwards. No other string can hold the mark: wire strings are printable ASCII.
+# The encoder (Rust, four times as fast as the standard library's) writes a Decimal as a string. So a mark stands in for
+# each value that holds one, and its text is put there afterwards. No string can hold the mark: wire strings are printable.
 _MARK: Final = "\x01"
-_MONEY: Final = ("cost_usd", "cost_partial_usd", "cost_list_usd", "cost_reported_usd", "saved_usd")
+_MAY_HOLD_MONEY: Final = (
+    "usage", "cost_usd", "cost_partial_usd", "cost_lines", "cost_list_usd", "cost_reported_usd", "saved_usd", "estimate",
+    "budget", "timing",
+)  # fmt: skip
+_NO_MONEY: Final = frozenset({int, float, str, bool})
+_PLACES: Final = {key: b'"%b":"\\u0001"' % key.encode() for key in _MAY_HOLD_MONEY}
+_TERM: Final = tuple(key for key in CostLine.__annotations__ if key != "factors")
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 def plain(value: Decimal) -> str:
     """A Decimal as JSON text: always a point, never an exponent, no needless zeros (`0.0`, `0.000075`, `12.5`)."""
-    text = format(value, "f")
+    text = str(value)
+    if "E" in text:
+        text = format(value, "f")
     if "." not in text:
         return text + ".0"
-    text = text.rstrip("0")
+    if text[-1] == "0":
+        text = text.rstrip("0")
     return text + "0" if text[-1] == "." else text
 
 
-def encode(line: Mapping[str, Any]) -> bytes:
-    """The line as compact JSON without the newline. Keys keep the order they have in `line`."""
-    marked = dict(line)
-    for key in _MONEY:
-        if type(marked.get(key)) is Decimal:
-            marked[key] = f"{_MARK}{plain(marked[key])}{_MARK}"
-    for key in ("cost_lines", "usage", "estimate", "budget", "timing"):
-        if key in marked:
-            marked[key] = _marked(marked[key])
+def encode(line: Mapping[str, Any], over: Mapping[str, Any] = NOTHING) -> bytes:
+    """The line as compact JSON without the newline. Keys keep the order they have in `line`; `over` replaces values."""
+    marked = {**line, **over}
+    texts = []
+    for key in _MAY_HOLD_MONEY:
+        value = marked.get(key)
+        if value is not None and (text := _money_text(value)):
+            marked[key] = _MARK
+            texts.append((key, text))
     data = to_json(marked)
-    return data.replace(b'"\\u0001', b"").replace(b'\\u0001"', b"") if b"\\u0001" in data else data
+    for key, text in texts:
+        data = data.replace(_PLACES[key], b'"%b":%b' % (key.encode(), text.encode()), 1)
+    return data
 
 
-def _marked(value: Any) -> Any:
-    """The value with every Decimal in it marked; the value itself where it holds none."""
+def _money_text(value: Any) -> str:
+    """JSON text of a value that is a Decimal or holds some; "" where it holds none."""
     kind = type(value)
     if kind is Decimal:
-        return f"{_MARK}{plain(value)}{_MARK}"
-    if kind is dict:
-        found = None
-        for key, inside in value.items():
-            if type(inside) is not int and type(inside) is not str and (new := _marked(inside)) is not inside:
-                found = found if found is not None else dict(value)
-                found[key] = new
-        return value if found is None else found
+        return plain(value)
     if kind is list or kind is tuple:
-        return [_marked(inside) for inside in value]
-    return value
+        return f"[{','.join([_cost_line(inside) for inside in value])}]" if value else ""
+    if kind is dict:
+        for inside in value.values():
+            if type(inside) not in _NO_MONEY:
+                return _any_text(value)
+    return ""
+
+
+def _cost_line(line: Any) -> str:
+    """One term of a cost: most of what has to be written, so it is not walked like any other value."""
+    if type(line) is not dict or tuple(line) != _TERM or not line["counter"].isidentifier():
+        return _any_text(line)
+    quantity = line["quantity"]
+    count = quantity if type(quantity) is int else plain(quantity)
+    rate, usd = _rate_text(line["rate"]), plain(line["usd"])
+    return f'{{"counter":"{line["counter"]}","quantity":{count},"rate":{rate},"per":{line["per"]},"usd":{usd}}}'
+
+
+def _any_text(value: Any) -> str:
+    kind = type(value)
+    if kind is Decimal:
+        return plain(value)
+    if kind is dict:
+        return f"{{{','.join([f'{_json(str(key))}:{_any_text(inside)}' for key, inside in value.items()])}}}"
+    if kind is list or kind is tuple:
+        return f"[{','.join([_any_text(inside) for inside in value])}]"
+    return _json(value)
+
+
+def _json(value: Any) -> str:
+    return to_json(value).decode()
+
+
+_rate_text: Final = lru_cache(1024)(plain)  # a table has few rates, and each stands on thousands of lines
 
 
 def decode(data: bytes | str) -> dict[str, Any]:
@@ -209,8 +250,9 @@ def label_text(value: object) -> str | None:
 def new_id(now_ns: int | None = None) -> str:
     """A UUIDv7: 48 bits of Unix milliseconds, then random bits, so that ids sort by time."""
     millis = (time.time_ns() if now_ns is None else now_ns) // 1_000_000
-    tail = secrets.randbits(76)
-    text = f"{millis & 0xFFFF_FFFF_FFFF:012x}7{tail & 0xFFF:03x}{8 + (tail >> 12 & 3):x}{tail >> 16:015x}"
+    # An id has to be unique, not secret: the generator is seeded by the system and needs no call of it for each id.
+    tail = random.getrandbits(74)
+    text = f"{(millis & _MILLIS) << 80 | 7 << 76 | (tail >> 62) << 64 | 2 << 62 | tail & _LAST:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 

@@ -6,16 +6,17 @@ one clear line; the set-up in force is never half changed.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Final
 
 from llmtab.attribution import Fingerprints
 from llmtab.config import Config
-from llmtab.config import load as load_config
 from llmtab.home import home
 from llmtab.ledger import Ledger
 from llmtab.pricing import PriceBook
 from llmtab.profiles import Profiles
+from llmtab.sources import Sources, Stamp
 
 CHOICES: Final = {
     "llmtab_intercept": ("llm", "all"),
@@ -56,6 +57,19 @@ def declare_options(add: Callable[..., None]) -> None:
         "interval",
         "When lines reach the disk for certain: always (before the call ends), interval (each second), off.",
     )
+    add(
+        "llmtab_estimate",
+        bool,
+        False,
+        "Estimate tokens and cost of each call before it leaves; `estimate` on its line says what was expected.",
+    )
+    add(
+        "llmtab_warn_usd",
+        str,
+        "",
+        "Warn of each call that may cost more (USD, p90 of its estimate) and mark its line over_warn, e.g. 0.50. "
+        "Switches estimating on.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +83,11 @@ class Setup:
     fingerprints: Fingerprints
     intercept_all: bool
     table: str
+    sources: Sources
+    stamp: Stamp
+    """How the files of `sources` looked when they were read."""
+    estimate: bool
+    warn_usd: Decimal | None
 
     @classmethod
     def read(cls, options: Any, old: "Setup | None") -> "Setup":
@@ -76,15 +95,18 @@ class Setup:
         for name, choices in CHOICES.items():
             if getattr(options, name) not in choices:
                 raise ValueError(f"{name}: {getattr(options, name)!r}, expected one of {', '.join(choices)}")
-        config = load_config(_config_path(options.llmtab_config))
-        folders = [_existing(path, "llmtab_profiles") for path in options.llmtab_profiles]
-        profiles = Profiles.load(folders, config.profile_specs)
-        extra = [_existing(path, "llmtab_pricing") for path in options.llmtab_pricing]
-        prices = PriceBook.load(extra=extra, overrides=config.pricing, overrides_path=config.path or "llmtab.yaml")
+        warn = _amount(options.llmtab_warn_usd, "llmtab_warn_usd")
+        sources = Sources(
+            _existing(options.llmtab_config, "llmtab_config") if options.llmtab_config else None,
+            tuple(_existing(path, "llmtab_profiles") for path in options.llmtab_profiles),
+            tuple(_existing(path, "llmtab_pricing") for path in options.llmtab_pricing),
+        )
+        found = sources.read()
         path = Path(options.llmtab_ledger).expanduser() if options.llmtab_ledger else home() / "ledger.jsonl"
         return cls(
-            config, profiles, prices, _ledger(path, options.llmtab_fsync, old), Fingerprints(home() / "key"),
-            options.llmtab_intercept == "all", options.llmtab_table,
+            found.config, found.profiles, found.prices, _ledger(path, options.llmtab_fsync, old),
+            Fingerprints(home() / "key"), options.llmtab_intercept == "all", options.llmtab_table,
+            sources, found.stamp, options.llmtab_estimate or warn is not None, warn,
         )  # fmt: skip
 
 
@@ -98,11 +120,16 @@ def _ledger(path: Path, fsync: str, old: Setup | None) -> Ledger:
     return ledger
 
 
-def _config_path(option: str) -> Path | None:
-    if option:
-        return _existing(option, "llmtab_config")
-    default = home() / "llmtab.yaml"
-    return default if default.is_file() else None
+def _amount(text: str, option: str) -> Decimal | None:
+    if not text:
+        return None
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite() or amount < 0:
+        raise ValueError(f"{option}: {text!r}, expected an amount in USD like 0.50")
+    return amount
 
 
 def _existing(text: str, option: str) -> Path:

@@ -45,6 +45,8 @@ class Sum:
     """Lines with at least one counter of our own making."""
     partial: int = 0
     """Lines whose stream broke before the final figures."""
+    differs: int = 0
+    """Lines whose provider says another cost than the list price, by more than 1 %."""
 
     def add(self, line: Line) -> None:
         if "parent" not in line:
@@ -61,6 +63,7 @@ class Sum:
         self.unpriced += is_unpriced(line)
         self.estimated += line.get("usage_source") == "estimated"
         self.partial += line.get("usage_source") == "partial"
+        self.differs += "cost_differs" in (line.get("flags") or ())
 
 
 def money(line: Line) -> tuple[Decimal, Decimal]:

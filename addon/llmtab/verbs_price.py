@@ -50,6 +50,10 @@ def add_parsers(verbs: Verbs) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--list", action="store_true", help="every entry, of --provider P only if given")
     what.add_argument("--diff", metavar="FILE", type=Path, help="what the price file FILE would change")
+    what.add_argument(
+        "--estimates", metavar="LEDGER", type=Path, nargs="?", const=default_ledger(),
+        help="how good the estimates before the calls of a ledger were, a line a model",
+    )  # fmt: skip
     what.add_argument("--stale", action="store_true", help="how old the table is; exit status 1 if over 60 days")
     parser.add_argument("--json", action="store_true", help="for programs")
     add_table_arguments(parser)
@@ -64,6 +68,8 @@ def add_table_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Answers the one question asked."""
+    if args.estimates:
+        return _estimates(args.estimates, args.json)
     book = open_book(args)
     if args.stale:
         return _stale(book, datetime.now(UTC).date())
@@ -72,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         return _list(book, args)
     if args.model is None:
-        raise ValueError("a MODEL, -, --list, --diff or --stale is needed (see llmtab price --help)")
+        raise ValueError("a MODEL, -, --list, --diff, --estimates or --stale is needed (see llmtab price --help)")
     return _stream(book) if args.model == "-" else _one(book, args)
 
 
@@ -238,6 +244,26 @@ def _diff(book: "PriceBook", args: argparse.Namespace) -> int:
     for line in changes:
         print(line)
     print(f"{len(changes)} differences", file=sys.stderr)
+    return 0
+
+
+def _estimates(path: Path, as_json: bool) -> int:
+    from llmtab.estimate import accuracy
+    from llmtab.ledger_read import read
+    from llmtab.pricing.compare import to_json
+
+    found = {name: one.summary() for name, one in sorted(accuracy(read(path)).items())}
+    if as_json:
+        print(to_json(found))
+        return 0
+    for name, one in found.items():
+        print(f"{name}: {one['calls']} calls, {one['within_p90']} within their p90, {one['over_warn']} over warn")
+        for key, its in one.items():
+            if isinstance(its, dict):
+                said = f"estimated x{its['median']} of what came (median), 9 of 10 off by x{its['p90_factor']} at most"
+                print(f"  {key:14} {said}")
+    if not found:
+        print("no call of this ledger was estimated and reported", file=sys.stderr)
     return 0
 
 

@@ -8,9 +8,11 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 log = logging.getLogger("llmtab")
+
+MOST_HOSTS: Final = 1_000
 
 
 class Watchers:
@@ -22,6 +24,8 @@ class Watchers:
         self._failed = False
         self._restore: dict[str, Any] = {}
         self._options: Any = None
+        self._notes: dict[str, str] = {}
+        self._guessed: set[str] = set()
 
     def start(self, master: Any, options: Any, setup: Any) -> None:
         """Choose between table and log, once mitmproxy runs."""
@@ -52,12 +56,27 @@ class Watchers:
         except Exception:
             self._trouble()
 
+    def mention(self, host: str) -> None:
+        """Say once of each unknown host that it looks like an LLM provider, and how to name it."""
+        if host not in self._guessed and len(self._guessed) < MOST_HOSTS:
+            self._guessed.add(host)
+            how = f"hosts: {{{host}: {{profile: openai}}}} in llmtab.yaml"
+            log.info("llmtab: %s is metered by the shape of its paths; to name it: %s", host, how)
+
+    def note(self, topic: str, text: str | None) -> None:
+        """What the table's foot says about a topic from now on; nothing where None or empty."""
+        if text:
+            self._notes[topic] = text
+        else:
+            self._notes.pop(topic, None)
+
     def tick(self, ledger: Any) -> None:
         """Once a second: redraw if something changed."""
         if self._table is None:
             return
         try:
             self._table.state.set_trouble(ledger.waiting, ledger.dropped, ledger.trouble)
+            self._table.state.set_notes([*self._notes.values()])
             self._table.update(datetime.now().astimezone())
         except Exception:
             self._trouble()

@@ -20,7 +20,10 @@ from mitmproxy.certs import CertStore
 CUT: Final = object()
 """The connection is reset here."""
 
-HOSTS = ["*.example.com", "*.googleapis.com", "api.anthropic.com", "api.mistral.ai", "api.openai.com"]
+HOSTS = [
+    "*.example.com", "*.googleapis.com", "*.us-east-1.amazonaws.com", "api.anthropic.com", "api.mistral.ai",
+    "api.openai.com",
+]  # fmt: skip
 
 type Step = bytes | float | threading.Event | object
 

@@ -93,6 +93,12 @@ class PriceBook:
         age = (today - date.fromisoformat(self.as_of)).days if self.as_of else 0
         return age if age > STALE_DAYS else None
 
+    def stale_note(self, today: date) -> str | None:
+        """A sentence about shipped prices older than 60 days."""
+        age = self.stale_days(today)
+        said = f"prices of {self.as_of} are {age} days old: update llmtab, or add new ones to llmtab.yaml"
+        return None if age is None else said
+
     def _build(self, key: Key, at: datetime) -> tuple[Card | str, Span]:
         provider, model, tier, region = key
         day = at.replace(hour=0, minute=0, second=0, microsecond=0)

@@ -225,6 +225,9 @@ class Profiles:
 
     def match(self, host: str, port: int, method: str, path: str) -> Claim | None:
         """The claim for a call: the host's provider by path, else a guess by the path's shape, else None."""
+        claim = self._claims.get((host, port, method, path))  # most paths are clean as they come
+        if claim is not None:
+            return claim
         path = clean_path(path)
         key = (host, port, method, path)
         if key in self._claims:

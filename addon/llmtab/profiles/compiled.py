@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from llmtab.profiles.generated import Choice, FastFacts, fast_facts, fast_rows, fast_slots, fast_test, plain_pointer
+from llmtab.profiles.endings import end_needles
+from llmtab.profiles.generated import Choice, FastFacts, fast_facts, fast_marks, fast_rows, fast_slots, plain_pointer
+from llmtab.profiles.keys import counts_lists, first_members, keys_of
 from llmtab.profiles.refs import EACH, Compiler, Getter, Scope, Slots, Test, pointer_parts, split_ref
 from llmtab.usage import Quantity
 
@@ -29,8 +31,8 @@ def quantity(value: Any) -> Quantity | None:
     if kind is int:
         return value if 0 <= value <= MOST else None
     if kind is str:
-        if len(value) > LONGEST_NUMERAL:
-            return None
+        if len(value) > LONGEST_NUMERAL or "_" in value or not value.isascii():
+            return None  # what Python takes for digits beyond that, nobody meant as a number
     elif kind is not float and kind is not Decimal:
         return None
     try:
@@ -79,11 +81,10 @@ class Part:
 class Money:
     """Money on the wire: figure x scale = USD."""
 
-    __slots__ = ("beside", "get", "scale", "where", "zero_is_unknown")
+    __slots__ = ("beside", "scale", "where", "zero_is_unknown")
 
-    def __init__(self, get: FastFacts, scale: Decimal, where: Test | None, zero_is_unknown: bool, beside: bool) -> None:
+    def __init__(self, scale: Decimal, where: Test | None, zero_is_unknown: bool, beside: bool) -> None:
         self.beside = beside
-        self.get = get
         self.scale = scale
         self.where = where
         self.zero_is_unknown = zero_is_unknown
@@ -98,12 +99,11 @@ class Dialect:
         "billing",
         "counts_lists",
         "end",
+        "end_needles",
         "error",
         "estimate",
         "facts",
-        "fast_end",
-        "fast_error",
-        "fast_final",
+        "fast_marks",
         "fast_rows",
         "fast_slots",
         "final",
@@ -112,7 +112,9 @@ class Dialect:
         "headers",
         "keys",
         "money",
+        "money_figures",
         "name",
+        "no_money",
         "not_billed",
         "operation",
         "outside_rows",
@@ -121,6 +123,7 @@ class Dialect:
         "regions",
         "roots",
         "rows",
+        "rows_by_event",
         "slot_count",
         "slow_rows",
         "slow_slots",
@@ -147,15 +150,19 @@ class Dialect:
         self.stream: bool = bool(spec.get("stream"))
         self.trust: bool = bool(spec.get("trust"))
         self.unwrap = [pointer_parts(ref) for ref in spec.get("unwrap") or ()]
-        members = frozenset(_first_members(spec.get("usage") or {}))
+        members = frozenset(first_members(spec.get("usage") or {}))
         self.roots = [_root(compiler, ref, members) for ref in spec.get("roots") or ("/usage",)]
         self.rows = _rows(compiler, spec.get("usage") or {})
         self.estimate = _rows(compiler, spec.get("estimate") or {}, "event")
+        self.rows_by_event = tuple(row for row in self.rows if row.fold != "last")
         self.header_roots = any(not in_event for in_event, _ in self.roots)
         self.outside_rows = tuple(row for row in self.rows if row.outside)
         self.total = _term(compiler, spec["total"]) if spec.get("total") else None
         self.parts = [_part(compiler, part) for part in spec.get("parts") or ()]
-        self.money = [_money(compiler, money) for money in spec.get("money") or ()]
+        money = spec.get("money") or ()
+        self.money = [_money(compiler, entry) for entry in money]
+        self.money_figures = fast_facts([_choices(compiler, entry["ref"], "here") for entry in money])
+        self.no_money = (None,) * len(money)
         self.facts = fast_facts([_choices(compiler, spec.get(fact), "event") for fact in FACTS])
         self.tiers: Mapping[str, str] = spec.get("tiers") or {}
         self.regions: Mapping[str, str] = spec.get("regions") or {}
@@ -175,11 +182,10 @@ class Dialect:
         self.fast_slots = fast_slots(slots.plain)
         self.fast_rows, slow = fast_rows(spec.get("usage") or {}, MOST)
         self.slow_rows = tuple(slow)
-        self.fast_final = fast_test(spec.get("final") or ())
-        self.fast_end = fast_test(spec.get("end") or ())
-        self.fast_error = fast_test(spec.get("error") or ())
-        self.keys = frozenset(_keys(spec))
-        self.counts_lists = _counts_lists(spec)
+        self.fast_marks = fast_marks(*(spec.get(tests) or () for tests in ("final", "end", "error")))
+        self.end_needles = end_needles(spec)
+        self.keys = frozenset(keys_of(spec))
+        self.counts_lists = counts_lists(spec)
 
 
 def _root(compiler: Compiler, ref: str, members: frozenset[str]) -> tuple[bool, Getter]:
@@ -251,6 +257,8 @@ def _aggregate(
             one = worth(value)
             if one is not None:
                 total = one if total is None else total + one
+            elif value is not None:
+                scope.dropped = True
         return total
 
     return run
@@ -283,7 +291,6 @@ def _part(compiler: Compiler, part: Mapping[str, Any]) -> Part:
 def _money(compiler: Compiler, money: Mapping[str, Any]) -> Money:
     where = _test(compiler, money.get("where"))
     return Money(
-        fast_facts([_choices(compiler, money["ref"], "here")]),
         Decimal(str(money.get("scale") or "1")),
         where,
         money.get("zero") == "unknown",
@@ -336,61 +343,3 @@ def _choice_values(outer: str, inner: str) -> Callable[[Scope, Any], Iterable[An
         return [value for e in elements if type(e) is dict and (value := e.get(inner)) is not None]
 
     return values
-
-
-def _keys(spec: Mapping[str, Any]) -> set[str]:
-    """Member names that stand, with a value, in every event that has to be parsed.
-
-    From the usage roots, from references into the event inside rows and money, from what ends a choice, and from tests for
-    a member's presence. Everything else (model, id) is found in the first and last events of a stream, which are always parsed.
-    """
-    keys: set[str] = set()
-    for ref in spec.get("roots") or ("/usage",):
-        kind, rest = split_ref(ref)
-        if kind in ("", "event"):
-            parts = [part for part in pointer_parts(rest) if part != EACH]
-            keys.update(parts[-1:] or _first_members(spec.get("usage") or {}))
-    keys.update(_event_members([spec.get("usage"), spec.get("money"), spec.get("parts")]))
-    for ref in spec.get("finish") or ():
-        if isinstance(ref, str):
-            keys.update(_last_member(ref))
-    for tests in ("begin", "final", "end", "error"):
-        for where in spec.get(tests) or ():
-            for ref, expected in where.items():
-                if expected == "present":
-                    keys.update(_last_member(ref))
-    return keys
-
-
-def _last_member(ref: str) -> list[str]:
-    return [part for part in pointer_parts(split_ref(ref)[1]) if part != EACH and not part.isdecimal()][-1:]
-
-
-def _strings(value: Any) -> Iterable[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, inside in value.items():
-            if key not in ("where", "distinct"):
-                yield from _strings(inside)
-    elif isinstance(value, (list, tuple)):
-        for inside in value:
-            yield from _strings(inside)
-
-
-def _counts_lists(spec: Mapping[str, Any]) -> bool:
-    """Whether a counter looks into the lists of a body (the calls of tools in the output): its ends tell too little."""
-    said = [text for key in ("usage", "parts", "money") for text in _strings(spec.get(key))]
-    inside = [text.removeprefix("event:") for text in said if text.startswith("event:/")]
-    inside += [text for text in _strings(spec.get("estimate")) if text.startswith("/")]
-    return any(EACH in pointer_parts(ref)[1:] for ref in inside)
-
-
-def _event_members(values: Any) -> set[str]:
-    return {name for text in _strings(values) if text.startswith("event:/") for name in _last_member(text)}
-
-
-def _first_members(rows: Mapping[str, Any]) -> set[str]:
-    """Where the whole event is the usage object: the members that its rows begin with."""
-    refs = (text for text in _strings(list(rows.values())) if text.startswith("/"))
-    return {pointer_parts(text)[0] for text in refs} - {EACH}

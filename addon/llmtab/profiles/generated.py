@@ -13,7 +13,7 @@ from llmtab.profiles.refs import EACH, pointer_parts, split_ref
 type FastRows = Callable[[Any, dict[str, Any]], Sequence[int]]
 """(usage object, counters to fill) -> numbers of the rows that have to be read the slow way."""
 type FastSlots = Callable[[Any, list[Any]], None]
-type FastTest = Callable[[Any], bool]
+type FastMarks = Callable[[Any], int]
 type Choice = int | tuple[str, ...] | Callable[[Any, Any], Any]
 """One alternative: a slot's number, a pointer into the usage object, or a closure (scope, usage object)."""
 type FastFacts = Callable[[list[Any], Any, Any], tuple[Any, ...]]
@@ -121,27 +121,36 @@ def fast_facts(facts: Sequence[Sequence[Choice]]) -> FastFacts:
                 name = f"g{len(names)}"
                 names[name], source = choice, f"{name}(scope, d)"
             writer.lines.append(f"if {fact} is None or {fact} == '': {fact} = {source}")
-    found: FastFacts = writer.function("s, scope, d", f"({', '.join(f'f{n}' for n in range(len(facts)))},)", names)
+    found: FastFacts = writer.function("s, scope, d", f"({''.join(f'f{n}, ' for n in range(len(facts)))})", names)
     return found
 
 
-def fast_test(tests: Sequence[Mapping[str, Any]]) -> FastTest | None:
-    """A function that says whether one of these tests holds for an event that is an object; None where one is not plain."""
-    writer, any_of = _Writer(), []
-    for where in tests:
-        all_of = []
-        for ref, expected in where.items():
-            if ref == "" and isinstance(expected, str):
-                all_of.append("False")  # the event as a text: an object is none
-                continue
-            parts = _plain(ref)
-            source = _condition(writer.get(parts), expected) if parts else None
-            if source is None:
-                return None
-            all_of.append(source)
-        any_of.append("(" + " and ".join(all_of or ["True"]) + ")")
-    found: FastTest = writer.function("d", " or ".join(any_of) or "False")
+def fast_marks(*groups: Sequence[Mapping[str, Any]]) -> FastMarks | None:
+    """A function giving a bit for each group (1, 2, 4) in which one of the tests holds for an event that is an object;
+    None where a test is not plain."""
+    writer, bits = _Writer(), []
+    for number, tests in enumerate(groups):
+        sources = [_holds(writer, where) for where in tests]
+        if None in sources:
+            return None
+        if any(source != "False" for source in sources):
+            bits.append(f"({1 << number} if {' or '.join(map(str, sources))} else 0)")
+    found: FastMarks = writer.function("d", " | ".join(bits) or "0")
     return found
+
+
+def _holds(writer: _Writer, where: Mapping[str, Any]) -> str | None:
+    """The source of one test, which is all of its conditions; None where one is not plain."""
+    sources = []
+    for ref, expected in where.items():
+        if ref == "" and isinstance(expected, str):
+            return "False"  # the event as a text: an object is none
+        parts = _plain(ref)
+        source = _condition(writer.get(parts), expected) if parts else None
+        if source is None:
+            return None
+        sources.append(source)
+    return f"({' and '.join(sources)})" if sources else "True"
 
 
 def _condition(value: str, expected: Any) -> str | None:

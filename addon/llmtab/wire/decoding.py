@@ -38,13 +38,13 @@ class DecodeError(ValueError):
 
 
 class _Stage:
-    """One coding of the stack: chooses its engine by the first bytes and watches how much it grows its input."""
+    """One coding of the stack: chooses its engine by the first bytes and watches how much it grows what was sent."""
 
-    def __init__(self, coding: str) -> None:
+    def __init__(self, coding: str, wire: list[int]) -> None:
         self._coding = coding
         self._engine: Engine | None = None
         self._head = b""
-        self._taken = 0
+        self._wire = wire  # bytes sent so far, the same for all stages: together they may grow no more than one alone
         self._given = 0
         self._failed = ""
 
@@ -60,11 +60,10 @@ class _Stage:
                 return
             self._engine = engine = Identity() if text else ENGINES[self._coding](data)
             self._head = b""
-        self._taken += len(data)
         try:
             for piece in engine.decode(data):
                 self._given += len(piece)
-                if self._given > BOMB_FREE and self._given > BOMB_RATIO * self._taken:
+                if self._given > BOMB_FREE and self._given > BOMB_RATIO * self._wire[0]:
                     self._failed = "bomb"
                     raise DecodeError("bomb")
                 yield piece
@@ -97,7 +96,8 @@ class Decoder:
     """
 
     def __init__(self, codings: Iterable[str] = ()) -> None:
-        self._stages = [_Stage(coding) for coding in codings]
+        self._wire = [0]
+        self._stages = [_Stage(coding, self._wire) for coding in codings]
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         return self._run(data, last=False)
@@ -106,6 +106,7 @@ class Decoder:
         return self._run(b"", last=True)
 
     def _run(self, data: bytes, last: bool) -> Iterator[bytes]:
+        self._wire[0] += len(data)
         pieces: Iterator[bytes] = iter((data,)) if data else iter(())
         for stage in self._stages:
             pieces = _through(pieces, stage, last)

@@ -4,7 +4,6 @@ Knows SSE, NDJSON, JSON arrays, whole JSON bodies, AWS event streams and socket 
 or LLMs. The same bytes give the same frames however they are cut; no bytes raise anything; no frame is rescanned.
 """
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, Protocol
@@ -19,6 +18,9 @@ MAX_FRAME: Final = 16 * 1024 * 1024
 
 MAX_TAIL: Final = 256 * 1024
 """Bytes kept of the end of a JSON body that is over the cap: usage stands at the end, after images and embeddings."""
+
+MAX_HEAD: Final = 64 * 1024
+"""And of its beginning: the model often stands there."""
 
 
 class Framer(Protocol):
@@ -40,7 +42,7 @@ class Framer(Protocol):
 class Json:
     """The whole body is one frame, without BOM and surrounding white space.
 
-    `tail`: the end of a body that was over the limit and gave no frame.
+    `head` and `tail`: both ends of a body that was over the limit and gave no frame.
     """
 
     broken = ""
@@ -48,24 +50,22 @@ class Json:
     def __init__(self, limit: int = MAX_FRAME) -> None:
         self.overflowed = False
         self.partial = False
-        self.tail = b""
+        self.head = self.tail = b""
         self._limit = limit
-        self._parts: deque[bytes] = deque()
-        self._size = 0
+        self._body = bytearray()  # one buffer: a list of tiny chunks would take twenty times their bytes
 
     def feed(self, data: bytes) -> list[bytes]:
-        self._parts.append(data)
-        self._size += len(data)
-        if self._size > self._limit:
+        self._body += data
+        if len(self._body) > self._limit and not self.overflowed:
             self.overflowed = True
-        if self.overflowed:
-            while self._size - len(self._parts[0]) >= MAX_TAIL:
-                self._size -= len(self._parts.popleft())
+            self.head = bytes(self._body[:MAX_HEAD])
+        if self.overflowed and len(self._body) > 2 * MAX_TAIL:
+            del self._body[:-MAX_TAIL]
         return []
 
     def close(self) -> list[bytes]:
-        body = b"".join(self._parts)
-        self._parts.clear()
+        body = bytes(self._body)
+        self._body.clear()
         if self.overflowed:
             self.tail = body[-MAX_TAIL:]
             return []

@@ -29,7 +29,7 @@ class JsonObjects:
         self._limit = limit
         self._string = False
         self._escaped = False
-        self._parts: list[bytes] = []
+        self._object = bytearray()
         self._size = 0
         self._lost = False
 
@@ -93,13 +93,13 @@ class JsonObjects:
         self._size += len(part)
         if self._size > self._limit:
             self._lost = self.overflowed = True
-            self._parts.clear()
+            self._object.clear()
         else:
-            self._parts.append(part)
+            self._object += part
 
     def _finish(self, frames: list[bytes]) -> None:
         if not self._lost:
-            frames.append(b"".join(self._parts))
-        self._parts.clear()
+            frames.append(bytes(self._object))
+        self._object.clear()
         self._size = 0
         self._lost = False
