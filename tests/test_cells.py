@@ -152,3 +152,11 @@ def test_a_log_line_says_it_all() -> None:
     }
     expected = "openai  gpt-4o-mini  in 1,234 (512 cached) out 345  $0.0003921  1.2s  ok  project=web"
     assert plain(line) == expected
+
+
+def test_money_that_needs_a_second_look_is_named() -> None:
+    """A cost that the provider sees otherwise, and a call above the warning limit, say so in the line of a log."""
+    line = {"outcome": "ok", "cost_usd": Decimal(1), "flags": ["cost_differs", "total_mismatch", "over_warn"]}
+    assert outcome(line) == "ok, cost differs, over warn"
+    assert "cost differs" in plain(line)
+    assert outcome(line, short=True) == "ok"

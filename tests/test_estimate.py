@@ -321,3 +321,10 @@ def test_an_estimate_takes_well_under_a_millisecond(ask: Any) -> None:
     for _ in range(50):
         ask(estimator, body)
     assert (datetime.now(UTC) - began).total_seconds() / 50 < 0.002
+
+
+def test_off_costs_nothing() -> None:
+    """Without the option mitmproxy finds no hook to call before a request leaves."""
+    from llmtab.meter import Meter
+
+    assert not hasattr(Meter(), "request")

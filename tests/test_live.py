@@ -252,3 +252,21 @@ def test_the_ledger_does_not_load_the_table() -> None:
     source = str(Path(live.__file__).parents[1])
     done = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": source}, capture_output=True, text=True)
     assert done.stdout.strip() == "False"
+
+
+def test_subscriptions_stand_apart_from_money_spent() -> None:
+    """In the head, in the rows and in every total: what a subscription covers is in brackets and in no sum of dollars."""
+    lines = [call(1, cost_usd=Decimal(3)), call(2, cost_usd=Decimal(5), billing="subscription")]
+    text = shown(state_of(*lines, call(3, cost_usd=Decimal(1), billing="subscription_overage")))
+    head, total = text.splitlines()[0], text.splitlines()[-3:]
+    assert "$4.00 3 calls" in head
+    assert "($5.00) on subscription" in text
+    assert any("$4.00" in row and "($5.00)" in row for row in total), text
+    assert "$9.00" not in text
+
+
+def test_a_cost_that_differs_is_named() -> None:
+    """A provider whose own account is not our list price shows in the row and, counted, at the foot."""
+    text = shown(state_of(call(1, flags=["cost_differs"], cost_source="reported"), call(2)))
+    assert "ok, cost differs" in text
+    assert "1 cost otherwise than the list price" in text

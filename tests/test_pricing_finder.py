@@ -22,6 +22,7 @@ def price(book: PriceBook) -> Pricer:
         "gpt-4o-mini", "gpt-4oo", "gpt-4o-", "gpt-4o-2024", "gpt-4o-2024-08-07", "gpt-4o-2024-08-06-x", "gpt-5",
         "gpt-5.6-solar", "gpt-5.6-sol-2099-01-01", "gpt-5.6-sol-20261121", "gpt-5.6-sol-2026-13-01", "gpt-5.6-sol-1105",
         "gpt-7", "", "gpt-5.6-sol-mini", "my-gpt-4o", "gpt-4o*", "openai/gpt-4o", "ft:gpt-4o:org::abc",
+        "gpt-5.6-sol-1999-01-01", "gpt-5.6-sol-00010101",
     ],
 )  # fmt: skip
 def test_unknown_misspelt_and_future_names_have_no_price(price: Pricer, name: str) -> None:

@@ -65,6 +65,7 @@ def one(entry: str) -> str:
         (one("{input: 1}") + "      M: {input: 2}\n", "5: providers.openai.models.M: 'M' is already taken by"),
         (one("{input: 1}") + "      n: {input: 2, aliases: [x, x]}\n", "'x' is already taken by"),
         (one("{input: 1, dated: ['0230']}"), "'0230', expected a date like 2024-08-06, 20240806 or 0613"),
+        (one("{input: 1e999999}"), "is above 1000000000000000 USD"),
         (one("{extends: nothing}"), "'nothing' is in no table, or leads in a circle"),
         (one("{extends: n}") + "      n: {extends: m}\n", "leads in a circle"),
         (
@@ -236,3 +237,16 @@ def test_the_form_the_wheel_ships(home: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(caching, "packaged_folder", lambda: home / "baked")
     monkeypatch.setattr(schema, "validate", lambda *args, **options: pytest.fail("parsed"))
     assert usd(pricer(PriceBook.load(path))("openai/gpt-4o", at=NOW, input_tokens=1_000_000)) == Decimal("2.5")
+
+
+def test_changes_from_a_day_on(home: Path) -> None:
+    """`extends` with `from`: the history before that day stays as it was, what is dated later takes the changes too."""
+    path = home / "more.yaml"
+    path.write_text("providers: {openai: {models: {gpt-5.6-sol: {extends: gpt-5.6-sol, from: 2026-11-01, input: 3}}}}")
+    price = pricer(load_book(home, extra=[path]))
+    days = {"2026-08-20": 5, "2026-10-31": 4, "2026-11-01": 3, "2027-02-01": 3}
+    for day, rate in days.items():
+        found = price("openai/gpt-5.6-sol", at=datetime.fromisoformat(f"{day}T12:00Z"), input_tokens=1000)
+        assert usd(found) == Decimal(rate) / 1000, day
+    later = price("openai/gpt-5.6-sol", at=datetime(2027, 2, 1, tzinfo=UTC), input_tokens=0, output_tokens=1000)
+    assert usd(later) == Decimal("0.015")

@@ -14,7 +14,7 @@ import pytest
 
 from llmtab.pricing import Cost, PriceBook
 from llmtab.reload import EVERY, SHOWN, Reloader
-from llmtab.setup import Setup
+from llmtab.setup import Setup, declare_options
 from llmtab.upkeep import Upkeep, warn_of_age
 from llmtab.usage import Usage
 from pricing_helpers import load_book
@@ -25,11 +25,10 @@ HOSTS = "hosts: {{{0}: {{profile: openai}}}}\n"
 
 
 def options(folder: Path, **more: Any) -> Any:
-    values = {
-        "llmtab_ledger": str(folder / "ledger.jsonl"), "llmtab_config": "", "llmtab_pricing": [], "llmtab_profiles": [],
-        "llmtab_intercept": "llm", "llmtab_table": "off", "llmtab_fsync": "off", "llmtab_estimate": False,
-        "llmtab_warn_usd": "", **more,
-    }  # fmt: skip
+    """mitmproxy's options: ours at their defaults, but for those given."""
+    values: dict[str, Any] = {}
+    declare_options(lambda name, kind, default, *rest: values.__setitem__(name, default))
+    values |= {"llmtab_ledger": str(folder / "ledger.jsonl"), "llmtab_fsync": "off", **more}
     return SimpleNamespace(**values)
 
 

@@ -6,12 +6,11 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from pricing_helpers import NOW, load_book
-
 from llmtab.pricing import Cost, PriceBook
 from llmtab.record import decode, encode
 from llmtab.totals import Sum
 from llmtab.usage import Usage
+from pricing_helpers import NOW, load_book
 
 DISTINCT: Final = 2_000
 LINES: Final = int(os.environ.get("LLMTAB_SUM_LINES", "200000"))

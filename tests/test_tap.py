@@ -17,7 +17,7 @@ def test_a_needle_is_found_at_the_end_of_its_line_wherever_it_is_cut() -> None:
         for second in range(first, len(body)):
             looks_over = watch([b"[DONE]"])
             cuts = sorted({0, first, second, len(body)})
-            assert any([looks_over(body[a:b]) for a, b in pairwise(cuts)])
+            assert any(looks_over(body[a:b]) for a, b in pairwise(cuts))
 
 
 def test_a_tap_that_fails_inside_passes_the_chunk_on() -> None:

@@ -171,3 +171,86 @@ def test_a_line_without_a_list_price_is_left_alone() -> None:
     """What we did not price is not ours to reprice."""
     for item in (LEDGER[3], LEDGER[4]):
         assert repriced(item, None, None) is item  # type: ignore[arg-type]
+
+
+def test_hostile_json_lines(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Figures, times and types that nobody could mean are one error each, at once, and never a traceback."""
+    use = '"provider":"openai","model":"test-a","usage":'
+    texts = [
+        f'{{{use}{{"input_tokens":1e999999}}}}', f'{{{use}{{"input_tokens":NaN}}}}', f"{{{use}null}}", f"{{{use}[1]}}",
+        f'{{{use}{{"input_tokens":1}},"time":5}}', f'{{{use}{{"input_tokens":1}},"service_tier":5}}',
+        f'{{{use}{{"input_tokens":1}},"region":[]}}',
+    ]  # fmt: skip
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(texts)))
+    assert run(home, "price", "-") == 1
+    lines = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
+    assert [line["error"].partition(":")[0] for line in lines] == [f"line {n}" for n in range(1, 8)]
+    far = {"provider": "openai", "model": "test-a", "usage": {"input_tokens": 1}, "time": "9999-12-31T23:59:59Z"}
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(far)))
+    assert run(home, "price", "-") == 0
+
+
+@pytest.mark.parametrize(
+    ("provider", "word", "cost"),
+    [("openai", "default", 1), ("openai", "FLEX", "0.5"), ("openai", "fast", None), ("openai", "platinum", None)],
+)
+def test_a_providers_own_word_for_a_tier(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], provider: str, word: str, cost: Any
+) -> None:
+    """`service_tier` is understood as the meter understands it; one that is not offered has no price."""
+    asked = {"provider": provider, "model": "test-long", "usage": {"input_tokens": 50}, "service_tier": word}
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(asked)))
+    run(home, "price", "-")
+    said = decode(capsys.readouterr().out)
+    assert said["cost_usd"] == (None if cost is None else Decimal(cost) * 50 / 1_000_000)
+    if word == "fast":
+        assert said["cost_reason"] == "unknown_tier:priority", "OpenAI's fast is its priority"
+
+
+def test_a_call_that_was_priced_as_asked_is_repriced_as_asked(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Bedrock's answers name the vendor's model, its prices the id that was asked for (with its region's prefix)."""
+    (home / "prices.yaml").write_text(
+        "providers: {bedrock: {models: {us.test-a-v1: {input: 3, output: 9}, test-a: {input: 1, output: 1}}}}"
+    )
+    asked = line(provider="bedrock", request_model="us.test-a-v1")
+    router = line(provider="bedrock", request_model="arn:router", price={"id": "bedrock/us.test-a-v1", "at": JUNE})
+    (home / "ledger.jsonl").write_bytes(b"".join(encode(item) + b"\n" for item in (asked, router)))
+    out = home / "new.jsonl"
+    assert run(home, "reprice", "--write", str(out)) == 0
+    assert [decode(item)["cost_usd"] for item in out.read_text().splitlines()] == [3, 3]
+
+
+def test_a_counter_from_the_future_is_not_left_out() -> None:
+    """A line with a counter that this version does not know keeps its price: a full one cannot be made without it."""
+    item = line(usage={"input_tokens": 5, "thought_units": 7})
+    assert repriced(item, None, None) is item  # type: ignore[arg-type]
+
+
+def test_how_good_estimates_were(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Estimate beside actual, a line a model; as JSON for programs; a ledger without estimates says so."""
+    path = home / "ledger.jsonl"
+    path.write_bytes(encode(line()) + b"\n")
+    assert main(["price", "--estimates"]) == 0
+    assert "no call of this ledger was estimated" in capsys.readouterr().err
+    said = {"input_tokens": 500_000, "cost_usd": Decimal(1), "cost_p90_usd": Decimal(3)}
+    path.write_bytes(encode(line(estimate=said, flags=["over_warn"])) + b"\n")
+    assert main(["price", "--estimates", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "openai/test-a: 1 calls, 1 within their p90, 1 over warn" in out
+    assert "estimated x0.5 of what came (median)" in out
+    assert main(["price", "--estimates", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["openai/test-a"]["cost_usd"]["median"] == 0.5
+
+
+def test_diff_names_what_changed_beside_prices(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Tiers, steps, discounts, regions and aliases are prices too."""
+    (home / "new.yaml").write_text(
+        "providers:\n  openai:\n    discount: 10%\n    regions: {eu: 1.1}\n    models:\n"
+        "      test-long: {input: 1, output: 4, above: {200: {input: 2, output: 8}}, tiers: {flex: x0.4}}\n"
+    )
+    assert run(home, "price", "--diff", str(home / "new.yaml")) == 0
+    out = capsys.readouterr().out
+    assert 'changed openai/test-long: above {"100"' in out
+    assert 'tiers {"flex":0.5} -> {"flex":0.4}' in out
+    assert "changed openai: discount none -> 10%" in out
+    assert 'changed openai: regions none -> {"eu":1.1}' in out

@@ -57,6 +57,8 @@ class Appender:
         self._name = str(path)
         self._fd = -1
         self._file = (0, 0)  # device and inode of what `_fd` is open on
+        self.opened = 0
+        """How often the file was opened: once more after each rotation."""
         self._end = -1  # where our last write ended, -1 where that says nothing about the file as it is
         self._looked = 0.0  # when the path was last looked up
         self._half = 0  # bytes of the queue's first batch that are in the file already
@@ -107,6 +109,8 @@ class Appender:
         """
         with self._syncing:
             with self._busy:
+                if self._thread is not None:
+                    self._drain(stop_when_slow=False)
                 if self._fd < 0 or not self.dirty:
                     return
                 self.dirty = False
@@ -156,12 +160,35 @@ class Appender:
         if not stat.S_ISREG(opened.st_mode):
             os.close(fd)
             raise OSError("it is not a regular file")
+        self._let_go()
+        self._fd, self._file = fd, (opened.st_dev, opened.st_ino)
+        self.opened += 1
+        claim_alive(fd)
+        # Renamed since, and perhaps locked for being compressed: what is written there would be lost.
+        if not self._is_ours(self._stat_path()):
+            self.open()
+
+    def look(self) -> None:
+        """Lets go of a file that was rotated or deleted, so that a writer with nothing to write is in nobody's way."""
+        if self._fd >= 0 and not self._queue and not self._half and self._thread is None:
+            with self._busy:
+                if self._fd >= 0 and not self._is_ours(self._stat_path()):
+                    self._let_go()
+
+    def _stat_path(self) -> os.stat_result | None:
+        try:
+            return os.stat(self._name)  # noqa: PTH116 - once a call, and Path.stat takes longer
+        except FileNotFoundError:
+            return None
+
+    def _is_ours(self, there: os.stat_result | None) -> bool:
+        return there is not None and (there.st_dev, there.st_ino) == self._file
+
+    def _let_go(self) -> None:
         if self._fd >= 0 and self.dirty:  # rotated or deleted before it was synced
             threading.Thread(target=self._sync, args=(self._fd,), name="llmtab-sync", daemon=True).start()
             self._fd = -1
         self._forget()
-        self._fd, self._file = fd, (opened.st_dev, opened.st_ino)
-        claim_alive(fd)
 
     def _forget(self) -> None:
         if self._fd >= 0:
@@ -234,12 +261,8 @@ class Appender:
             if ours.st_nlink and (self._half or now - self._looked < LOOK_SECONDS):
                 return ours.st_size
             self._looked = now
-            there: os.stat_result | None
-            try:
-                there = os.stat(self._name)  # noqa: PTH116 - once a call, and Path.stat takes longer
-            except FileNotFoundError:
-                there = None
-            if there and (there.st_dev, there.st_ino) == self._file:
+            there = self._stat_path()
+            if there and self._is_ours(there):
                 return there.st_size
         self.open()
         return os.fstat(self._fd).st_size

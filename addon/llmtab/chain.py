@@ -10,11 +10,13 @@ import hmac
 import itertools
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from llmtab.record import encode
 
 KEY: Final = b',"chain":"'
+SHORTEST_KEY: Final = 16
 _HEX: Final = 64
 TAIL: Final = len(KEY) + _HEX + len(b'"}')
 # Every line opens with its version, a number. No value inside a line can look like this: quotes are escaped in strings,
@@ -24,6 +26,14 @@ HEAD: Final = re.compile(rb'\{"schema":\d+,(?:"id":"[^"\\]*",)?"writer":"([^"\\]
 
 type Link = Callable[[bytes, bytes], bytes]
 """(previous chain, line's bytes before the chain) -> this line's chain, all ASCII bytes."""
+
+
+def chain_key(path: Path) -> bytes:
+    """The key in a file, byte for byte. Raises ValueError if it is too short to keep anybody out, OSError as usual."""
+    key = path.read_bytes()
+    if len(key) < SHORTEST_KEY:
+        raise ValueError(f"{path}: {len(key)} bytes, expected a random key of {SHORTEST_KEY} bytes or more")
+    return key
 
 
 def link(key: bytes | None = None) -> Link:

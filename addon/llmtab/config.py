@@ -24,6 +24,8 @@ _CODE: Final = (
     "config_schema.py",
     "gravitee.py",
     "hosts.py",
+    "retention.py",
+    "rotation.py",
     "profiles/models.py",
     "profiles/refs.py",
     "usage.py",
@@ -45,6 +47,10 @@ class Config:
     pricing: Any = None
     timezone: tzinfo = UTC
     folders: tuple[Path, ...] = ()
+    rotate: str = ""
+    """When a file of the ledger is finished (`100MB`, `day`), "" for never."""
+    keep: str = ""
+    """How long finished files stay (`90d`), "" for ever."""
 
 
 def load(path: Path | None) -> Config:
@@ -61,7 +67,8 @@ def load(path: Path | None) -> Config:
         specs += _folder(path, loc, spec) if isinstance(spec, str) else [{**spec, ORIGIN: (str(path), *loc)}]
     zone = found["timezone"]
     named = [_place(path, spec) for _, spec in found["profiles"] if isinstance(spec, str)]
-    return Config(path, tuple(specs), found["pricing"], UTC if zone == "UTC" else ZoneInfo(zone), tuple(named))
+    place = UTC if zone == "UTC" else ZoneInfo(zone)
+    return Config(path, tuple(specs), found["pricing"], place, tuple(named), *found["ledger"])
 
 
 def _folder(path: Path, loc: list[str | int], text: str) -> list[dict[str, Any]]:
@@ -96,7 +103,12 @@ def _read(path: Path) -> dict[str, Any]:
         specs, price = _expand(host, entry)
         profiles += [(["hosts", host], spec) for spec in specs]
         prices |= price
-    return {"profiles": profiles, "pricing": _with_prices(data, prices, path), "timezone": file.timezone}
+    return {
+        "profiles": profiles,
+        "pricing": _with_prices(data, prices, path),
+        "timezone": file.timezone,
+        "ledger": [file.ledger.rotate, file.ledger.keep],
+    }
 
 
 def _expand(host: str, entry: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -39,6 +39,8 @@ from llmtab.profiles.models import (
     Surface,
     Term,
 )
+from llmtab.retention import span
+from llmtab.rotation import rotation
 from llmtab.usage import COUNTERS, UNPRICED
 
 _FORMS: Final = {
@@ -158,6 +160,23 @@ Profile = Annotated[
 ]
 
 
+def _rotation(text: str) -> str:
+    rotation(text)
+    return text
+
+
+def _span(text: str) -> str:
+    span(text)
+    return text
+
+
+class Keeping(Strict):
+    """When a file of the ledger is finished, and how long finished files stay."""
+
+    rotate: Annotated[str, AfterValidator(_rotation)] = ""
+    keep: Annotated[str, AfterValidator(_span)] = ""
+
+
 class File(Strict):
     """The whole file. `pricing` is a price file's content and is checked there."""
 
@@ -165,3 +184,4 @@ class File(Strict):
     profiles: list[Profile] = []
     pricing: dict[str, Any] | None = None
     timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    ledger: Keeping = Keeping()

@@ -1,32 +1,31 @@
-"""What the meter would make of a URL or of a saved answer, with the reference behind every figure.
+"""What the meter would make of a URL or of a saved answer, and why.
 
-Knows how to ask the meter's own code (`Exchange`, `book`) for its reasons: a second reading of the same bytes, in which every
-reference of a row is a row of its own. Must not know the command line, nor what is proposed for what nobody claims.
+Knows how to ask the meter's own code (`Exchange`, `book`), and asks it twice: the second time with a `Probe`. Must not
+know the command line, nor what is proposed for what nobody claims.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from llmtab.booking import book
-from llmtab.exchange import Answer, Call, Exchange, Observation, TapMemory
+from llmtab.events import parse
+from llmtab.exchange import SNIFFED, Answer, Call, Exchange, Observation, TapMemory
 from llmtab.pricing import PriceBook
+from llmtab.probe import Probe
 from llmtab.profiles import GUESS, Claim, ProfileError, Profiles, merged
-from llmtab.profiles.compiled import Dialect
-from llmtab.profiles.refs import EACH, pointer_parts, split_ref
-from llmtab.proposal import looks_like_usage
 from llmtab.record import new_id
 from llmtab.usage import Quantity
+from llmtab.wire.decoding import decode_all
+from llmtab.wire.scan import frames
+from llmtab.wire.sniffing import sniff
 
 METERED: Final = frozenset({"billed", "retrieve", "by_shape"})
 """Roles of routes whose answers are read."""
 OURS: Final = ("id", "writer", "seq", "time", "timing", "bytes", "host", "method", "status")
 """Keys of a line that say nothing about a saved answer."""
-
-type Leaf = tuple[str, int, str]
-"""Counter, number of its term, reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +38,11 @@ class Place:
     path: str
     query: Mapping[str, str]
     plain: bool
+
+    @property
+    def name(self) -> str:
+        """The host as llmtab.yaml names it: with its port where that is not the usual one."""
+        return self.host if self.port == (80 if self.plain else 443) else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,8 @@ class Finding:
     """One way to read a sample.
 
     `sources`: for each counter the references that gave something, and what. `unread`: members of the usage object that
-    no row looks at, and whether they ever were anything but 0. `fit`: how well it explains the sample.
+    no row looks at, and whether they ever were anything but 0. `fit`: how much of the sample it explains, and how much
+    of it is members of the usage object.
     """
 
     claim: Claim
@@ -126,7 +131,7 @@ def shapes(profiles: Profiles, provider: str | None) -> Iterator[Claim]:
 
 def observe(claim: Claim, at: Place | None, sample: Sample, now: float) -> Observation:
     """The sample, passed through the meter's own reader as the answer to a call that ends `now` (epoch seconds)."""
-    asked = b'{"model":"' + sample.model.encode() + b'"}' if sample.model else b"{}"
+    asked = json.dumps({"model": sample.model} if sample.model else {}).encode()
     if sample.model and "model" not in claim.captures:
         claim = replace(claim, captures={**claim.captures, "model": sample.model})
     query: Callable[[str], str | None] = at.query.get if at else lambda name: None
@@ -144,14 +149,16 @@ def read(profiles: Profiles, prices: PriceBook, claim: Claim, at: Place | None, 
     seen = observe(claim, at, sample, now)
     lines = [{k: v for k, v in line.items() if k not in OURS} for line in book(seen, prices)]
     number = next((n for n, one in enumerate(claim.binding.dialects) if one is seen.reading.dialect), 0)
-    probe = _Probe(*meanings(profiles, claim)[number])
+    probe = Probe(*meanings(profiles, claim)[number])
     binding = replace(claim.binding, dialects=(probe.dialect,), role="billed")
     asked = observe(replace(claim, binding=binding), at, sample, now).reading
-    sources = probe.sources(asked.counters or asked.estimate)
+    counted = lines[0].get("usage") or {} if lines else {}
+    sources = probe.sources(asked.counters or asked.estimate, counted)
     unread = probe.unread()
     reading = seen.reading
     facts = (reading.model, reading.response_id, reading.finish_reasons, reading.ended, reading.final, reading.failed)
-    fit = (len(probe.explained()) - len(unread), sum(map(bool, facts)))
+    members = len(probe.explained()) - len(unread)
+    fit = (members + 2 * sum(map(bool, facts)), members)
     return Finding(claim, seen, lines, sources, unread, fit)
 
 
@@ -161,150 +168,8 @@ def best(profiles: Profiles, prices: PriceBook, provider: str | None, sample: Sa
     return max((one for one in findings if one.counted), key=lambda one: one.fit, default=None)
 
 
-class _Probe:
-    """A dialect whose rows are the single references of another one's rows, and which writes down what it was shown."""
-
-    def __init__(self, name: str, spec: Mapping[str, Any]) -> None:
-        self._leaves: dict[str, Leaf] = {}
-        rows = {key: self._rows(spec.get(key) or {}, key) for key in ("usage", "estimate")}
-        self.dialect = Dialect(name, {**spec, **rows, "parts": None, "money": None})
-        self._patterns = [tuple(pattern) for pattern in _pointers(spec)]
-        self._root = ""
-        self._shown: dict[tuple[str, ...], bool] = {}
-        texts = list(spec.get("roots") or ("/usage",))
-        self.dialect.roots = [
-            (inside, partial(self._show, text, get) if inside else get)
-            for text, (inside, get) in zip(texts, self.dialect.roots, strict=True)
-        ]
-
-    def _rows(self, rows: Mapping[str, Any], kind: str) -> dict[str, Any]:
-        """A row for each reference, under the fold of the row that it comes from."""
-        out: dict[str, Any] = {}
-        for counter, row in rows.items():
-            terms, fold = (row["terms"], row.get("fold")) if isinstance(row, Mapping) else (row or (), None)
-            for number, term in enumerate(terms):
-                for leaf in _alternatives(term):
-                    name = f"{kind} {len(self._leaves)}"
-                    self._leaves[name] = (counter, number, words(leaf))
-                    plain = leaf["outside"] if isinstance(leaf, Mapping) and "outside" in leaf else leaf
-                    out[name] = {"terms": [plain], "fold": fold} if fold else [plain]
-        return out
-
-    def _show(self, text: str, get: Callable[[Any, Any], Any], scope: Any, event: Any) -> Any:
-        found = get(scope, event)
-        if type(found) is dict:
-            self._root = split_ref(text)[1]
-            for pointer, value in numbers(found):
-                self._shown[pointer] = self._shown.get(pointer, False) or bool(value)
-        return found
-
-    def sources(self, figures: Mapping[str, Quantity]) -> dict[str, list[tuple[str, Quantity]]]:
-        """For each counter what each of its terms gave: of alternatives the first that had something."""
-        found: dict[str, list[tuple[str, Quantity]]] = {}
-        taken = set()
-        for name, value in figures.items():
-            leaf = self._leaves.get(name)
-            if leaf is not None and leaf[:2] not in taken:
-                taken.add(leaf[:2])
-                at_root = leaf[2].startswith("/") and name.startswith("usage")
-                found.setdefault(leaf[0], []).append((self._root + leaf[2] if at_root else leaf[2], value))
-        return found
-
-    def explained(self) -> list[tuple[str, ...]]:
-        """Members of the usage object that a row looks at."""
-        return [pointer for pointer in self._shown if any(_fits(pointer, pattern) for pattern in self._patterns)]
-
-    def unread(self) -> dict[str, bool]:
-        """The other ones, and whether they were ever more than 0. Of a whole body only what looks like usage."""
-        read = set(self.explained())
-        return {
-            self._root + "/" + "/".join(pointer): value
-            for pointer, value in self._shown.items()
-            if pointer not in read and (self._root or looks_like_usage(pointer))
-        }
-
-
-def numbers(value: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int | float]]:
-    """Every number in a JSON value with where it stands; the elements of a list share the place `*`."""
-    inside: Sequence[tuple[str, Any]] = ()
-    if isinstance(value, dict):
-        inside = [*value.items()]
-    elif isinstance(value, list):
-        inside = [(EACH, one) for one in value]
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield at, value
-    for key, one in inside:
-        yield from numbers(one, (*at, key))
-
-
-def _alternatives(term: Any) -> Iterator[Any]:
-    if isinstance(term, Mapping) and "any" in term:
-        for one in term["any"]:
-            yield from _alternatives(one)
-    else:
-        yield term
-
-
-def _pointers(spec: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Every place of the usage object that the words of a dialect speak of."""
-    for key in ("usage", "total", "money", "snapshot"):
-        yield from _spoken(spec.get(key), ("", "usage"))
-    for key in ("tier", "pricing_tier", "billing", "not_billed", "model", "id"):
-        yield from _spoken(spec.get(key), ("usage",))
-    for part in spec.get("parts") or ():
-        for inside in _spoken([part["usage"], part.get("where"), part["model"]], ("",)):
-            yield (*pointer_parts(split_ref(part["each"])[1]), *inside)
-
-
-def _spoken(value: Any, kinds: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    if isinstance(value, str):
-        try:
-            kind, rest = split_ref(value)
-        except ValueError:  # what a condition expects
-            return
-        if kind in kinds and rest:
-            yield pointer_parts(rest)
-    elif isinstance(value, Mapping):
-        for each in ("sum", "count"):
-            if each in value:  # its conditions speak of the element
-                base = next(iter(_spoken(value[each], kinds)), ())
-                for inside in _spoken(list(value.get("where") or ()), ("",)):
-                    yield (*base, *inside)
-        for key, inside in value.items():
-            yield from _spoken(inside, kinds)
-            if key == "where" and not {"sum", "count"} & set(value):
-                yield from _spoken(list(inside), kinds)
-    elif isinstance(value, list | tuple):
-        for inside in value:
-            yield from _spoken(inside, kinds)
-
-
-def _fits(pointer: Sequence[str], pattern: Sequence[str]) -> bool:
-    return len(pointer) == len(pattern) and all(b in (EACH, a) for a, b in zip(pointer, pattern, strict=True))
-
-
-def words(term: Any) -> str:
-    """A term of a row, or a fact, in words."""
-    if not isinstance(term, Mapping):
-        return str(term)
-    where = ", ".join(f"{ref or 'it'} is {_value(expected)}" for ref, expected in (term.get("where") or {}).items())
-    said = f" where {where}" if where else ""
-    if "any" in term:
-        return ", else ".join(words(one) for one in term["any"])
-    if "outside" in term:
-        return f"{term['outside']} if {term['of']} is not reached without it"
-    for verb, text in (("sum", "sum of "), ("count", "number of "), ("length", "characters of "), ("first", "first ")):
-        if verb in term:
-            return f"{text}{term[verb]}{said}"
-    return f"{term['ref']}{said}"
-
-
-def row_words(row: Any) -> str:
-    """A counter's row in words: terms are added up."""
-    terms, fold = (row["terms"], row.get("fold")) if isinstance(row, Mapping) else (row, None)
-    said = " + ".join(words(term) for term in terms)
-    return f"{said} ({fold} over the events)" if fold and fold != "last" else said
-
-
-def _value(expected: Any) -> str:
-    return " or ".join(map(str, expected)) if isinstance(expected, list) else str(expected)
+def events(sample: Sample) -> Iterator[Any]:
+    """Every event of a sample as a JSON value, those that are none left out."""
+    data = decode_all([sample.body], sample.headers.get("content-encoding", "")).data
+    kind = sniff(sample.headers.get("content-type", ""), data[:SNIFFED])
+    return (event for _, frame in frames(data, kind) if (event := parse(frame)) is not None)

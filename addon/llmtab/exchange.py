@@ -136,7 +136,7 @@ class Exchange:
         self._folds: list[Fold] | None = None
         self._transport = "http"
         self._torn = False
-        self._scanned = False
+        self._scanned = 0  # chunks that the folds know of
         self.following: Exchange | None = None
         """What came behind the last event: nothing, as a rule; some relays glue a second answer there."""
         self._first_token_at: float | None = None
@@ -179,6 +179,7 @@ class Exchange:
 
     def _go_incremental(self) -> None:
         """From here on: a decoder, one partial frame, the counters; what was kept goes through them first."""
+        self._forget_scan()
         self._incremental = True
         kept, self.chunks = self.chunks, []
         self._memory.used -= self._counted
@@ -284,15 +285,13 @@ class Exchange:
         if self.closed or self._incremental:
             return None
         self._settle()
-        self._scan(self.chunks, "")
+        self._scan_again("")
         if self._transport in STREAMS and any(fold.ended and fold.seen for fold in self._open_folds()):
-            self._scanned = True
             if any(fold.dialect.begin for fold in self._open_folds()):
                 call = replace(self.call, id=new_id(int(ended_at * 1e9)), began=ended_at, follows=True)
                 self.following = Exchange(call, self.claim, self._memory)
                 self.following.answer = self.answer
             return self.close("complete", ended_at)
-        self._folds, self.undecodable = None, ""
         return None
 
     def _best(self) -> Reading:
@@ -371,8 +370,18 @@ class Exchange:
     def _close_stream(self) -> None:
         if self._incremental:
             self._close_incremental()
-        elif not self._scanned:
-            self._scan(self.chunks, self.answer.headers.get("content-encoding", ""))
+        elif self._scanned < self._settled:
+            self._scan_again(self.answer.headers.get("content-encoding", ""))
+
+    def _scan_again(self, coding: str) -> None:
+        """Scan what was kept, from its beginning: an earlier look may have come too soon."""
+        self._forget_scan()
+        self._scanned = self._settled
+        self._scan(self.chunks, coding)
+
+    def _forget_scan(self) -> None:
+        if self._scanned:
+            self._folds, self.undecodable, self._scanned = None, "", 0
 
     def _close_incremental(self) -> None:
         if self._decoder is not None and not self.undecodable:

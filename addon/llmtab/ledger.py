@@ -8,33 +8,37 @@ a call.
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from llmtab.appender import Appender, Write, log
 from llmtab.chain import Chain
+from llmtab.housekeeping import Housekeeper, Policy
 from llmtab.ledger_read import notes_path
-from llmtab.record import SCHEMA_VERSION, new_id
+from llmtab.notes import Notes, utc_now
 from llmtab.repair import set_torn_tail_aside, too_wide
 
 SYNC_MODES: Final = ("always", "interval", "off")
+CHECKPOINT_SECONDS: Final = 300.0
+"""How often the notes say how far a busy writer has come: what is cut from the end of a writer that crashed shows up to
+the last of these."""
+FINISH_SECONDS: Final = 2.0
+"""How long `close` waits for a rotation that is under way."""
 
 
 class LedgerError(OSError):
     """The ledger cannot be written at start. str() is one line: which path and why."""
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 class Ledger:
     """The ledger of one process. All but `sync` belong to one thread (the event loop).
 
     `fsync`: "always" (the caller awaits `sync` in an executor before a call ends), "interval" (`tick` syncs in a
-    thread), "off". `key` makes the chain an HMAC. `write` is the system call, replaceable to try failing disks.
+    thread), "off". `key` makes the chain an HMAC. `policy`: rotation and retention. `write` is the system call,
+    replaceable to try failing disks.
     """
 
     def __init__(
@@ -44,7 +48,8 @@ class Ledger:
         fsync: str = "interval",
         writer: str | None = None,
         key: bytes | None = None,
-        now: Callable[[], datetime] = _utc_now,
+        policy: Policy | None = None,
+        now: Callable[[], datetime] = utc_now,
         write: Write = os.write,
     ) -> None:
         if fsync not in SYNC_MODES:
@@ -56,12 +61,14 @@ class Ledger:
         """Lines given up because too many waited."""
         self._noted = 0  # drops that are in the notes already
         self._drop_seq = 0
-        self._now = now
+        self.key = key
         self._chain = Chain(self.writer, key)
-        self._notes_chain = Chain(self.writer, key)
         self._file = Appender(path, write)
-        self._notes_file = Appender(notes_path(path), write)
+        self._notes = Notes(path, writer=self.writer, key=key, now=now, write=write)
+        self._housekeeper = Housekeeper(path, policy or Policy(), key=key, now=now)
         self._checkpoint = 0
+        self._checkpoint_at = time.monotonic()
+        self._opened = 0
         self._syncing: threading.Thread | None = None
 
     @property
@@ -80,11 +87,15 @@ class Ledger:
             if self.path.is_file():
                 self._mend()
             self._file.open()
-            wide = too_wide(self.path)
+            wide = too_wide(self.path), too_wide(notes_path(self.path))
         except OSError as error:
             raise LedgerError(f"cannot write the ledger {self.path}: {error.strerror or error}") from error
-        if wide:
-            log.warning("llmtab: %s", wide)
+        for said in dict.fromkeys(filter(None, wide)):
+            log.warning("llmtab: %s", said)
+
+    def keep_by(self, policy: Policy) -> None:
+        """From here on files are rotated and kept by this policy."""
+        self._housekeeper.policy = policy
 
     def append(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Appends one call (its line and its sub-lines) with one write. Never raises; what the disk refuses waits."""
@@ -103,12 +114,20 @@ class Ledger:
             self._note_drops()
 
     def tick(self) -> None:
-        """About once a second: retries what waits, notes drops, syncs ("interval") in a thread. Never blocks."""
+        """About once a second: retries what waits, notes drops and checkpoints, has files rotated and pruned, and syncs,
+        in threads. Never blocks."""
         self._file.pump()
-        self._notes_file.pump()
+        self._file.look()
+        self._notes.pump()
         if self.dropped != self._noted:
             self._note_drops()
-        if self.fsync == "interval" and self._file.dirty and not (self._syncing and self._syncing.is_alive()):
+        another_file = self._file.opened > self._opened > 0
+        self._opened = self._file.opened
+        if another_file or time.monotonic() - self._checkpoint_at >= CHECKPOINT_SECONDS:
+            self._checkpoint_at = time.monotonic()
+            self._note_checkpoint()
+        self._housekeeper.tick()
+        if self.fsync != "off" and self._file.dirty and not (self._syncing and self._syncing.is_alive()):
             self._syncing = threading.Thread(target=self._file.sync, name="llmtab-sync", daemon=True)
             self._syncing.start()
 
@@ -122,16 +141,18 @@ class Ledger:
         self._file.close(sync=self.fsync != "off")
         if self.dropped != self._noted:
             self._note_drops()
-        if self._chain.seq != self._checkpoint and not self.waiting:
-            self._checkpoint = self._chain.seq
-            self.note("checkpoint", lines=self._chain.seq, last=self._chain.last.decode())
-        self._notes_file.close(sync=self.fsync != "off")
+        self._note_checkpoint()
+        self._notes.close(sync=self.fsync != "off")
+        self._housekeeper.wait(FINISH_SECONDS)
 
     def note(self, kind: str, **facts: Any) -> None:
         """Adds a line to the notes: what happened to the ledger itself. Never raises."""
-        time = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        line = {"schema": SCHEMA_VERSION, "id": new_id(), "writer": "", "seq": 0, "time": time, "note": kind}
-        self._notes_file.put(self._notes_chain.seal(line | facts))
+        self._notes.add(kind, **facts)
+
+    def _note_checkpoint(self) -> None:
+        if self._chain.seq != self._checkpoint and not self.waiting:
+            self._checkpoint = self._chain.seq
+            self.note("checkpoint", lines=self._chain.seq, last=self._chain.last.decode())
 
     def _mend(self) -> None:
         """A torn tail that cannot be moved (a full disk) is no reason not to start: the next line ends it."""

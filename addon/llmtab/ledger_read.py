@@ -20,7 +20,7 @@ from llmtab.record import decode
 BUFFER: Final = 1 << 20
 _BLOCK: Final = 1 << 16
 _SUFFIXES: Final = ("", ".gz", ".zst")
-_ZSTD_MODULES: Final = ("compression.zstd", "backports.zstd", "zstandard")
+ZSTD_MODULES: Final = ("compression.zstd", "backports.zstd", "zstandard")
 
 
 @dataclass
@@ -78,7 +78,7 @@ def _open(path: Path) -> IO[bytes]:
 
 def _open_zstd(path: Path) -> IO[bytes]:
     """Through whichever module there is: Python 3.14's, its backport (newer mitmproxy brings it), or zstandard."""
-    for name in _ZSTD_MODULES:
+    for name in ZSTD_MODULES:
         try:
             return io.BufferedReader(importlib.import_module(name).open(path, "rb"), BUFFER)
         except ModuleNotFoundError:

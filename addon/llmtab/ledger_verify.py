@@ -4,13 +4,13 @@ Knows chains, numbers and the notes' checkpoints. Must not know what a line mean
 is hashed, not parsed. Plain hashes show a change by somebody who does not recompute them all; a key (HMAC) shows any.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from llmtab.chain import HEAD, KEY, TAIL, Link, link, numbering, split, unglue
-from llmtab.ledger_read import notes_path, parse, raw_lines, read
+from llmtab.ledger_read import notes_path, parse, raw_lines, read, rotated
 
 WINDOW: Final = 1000
 """How many lines of a writer are kept to tell a line that stands elsewhere (reordered) from one that is gone."""
@@ -74,7 +74,7 @@ def verify(path: Path, key: bytes | None = None) -> Report:
     walk = _Walk(report, link(key))
     if notes.exists():
         _Walk(report, link(key)).run(notes)
-        walk.believe(read(notes))
+        walk.believe(read(notes), rotated(path).keys())
     report.lines = 0
     walk.run(path)
     report.problems.sort(key=lambda problem: problem.order)
@@ -89,15 +89,18 @@ class _Walk:
         self._compute = compute
         self._writers: dict[bytes, _Writer] = {}
 
-    def believe(self, notes: Iterator[dict[str, Any]]) -> None:
-        """Takes from the notes what was pruned, what was dropped and how far a writer had come."""
+    def believe(self, notes: Iterator[dict[str, Any]], there: Collection[str]) -> None:
+        """Takes from the notes what was pruned, what was dropped and how far a writer had come.
+
+        `there`: the finished files; a note of a deletion that was then not done says nothing.
+        """
         for note in notes:
             match note:
                 case {"note": "dropped", "lines": int(lines)}:
                     self.report.dropped += lines
                 case {"note": "checkpoint", "writer": str(writer), "lines": int(lines), "last": str(last)}:
                     self._writer(writer.encode()).expect(lines - 1, last.encode())
-                case {"note": "pruned", "writers": dict(pruned)}:
+                case {"note": "pruned", "writers": dict(pruned)} if note.get("file") not in there:
                     for name, (lines, last) in pruned.items():
                         state = self._writer(name.encode())
                         state.next, state.last = lines, last.encode()

@@ -91,7 +91,11 @@ class Meter:
     def _put_in_force(self, setup: Setup) -> None:
         """From here on this set-up holds; calls under way keep the profiles they were claimed by."""
         self.setup = setup
+        setup.ledger.keep_by(setup.policy)
         self._pickers.clear()
+        vars(self).pop("response", None)
+        if setup.ledger.fsync == "always":
+            vars(self)["response"] = self._response_synced  # an instance's own hook: the other modes pay nothing for it
         vars(self).pop("request", None)
         if self._upkeep.switch(setup):
             self.request = self._estimate
@@ -128,8 +132,9 @@ class Meter:
         """At shutdown every open call gets its line now (mitmproxy's error hooks come later); on a reload they live on."""
         if self._ticker is not None:
             self._ticker.cancel()
-        exiting = getattr(ctx.master, "should_exit", None)
-        if exiting is None or exiting.is_set():
+        asked = getattr(ctx.master, "should_exit", None)
+        exiting = asked is None or asked.is_set()
+        if exiting:
             now = time()
             for exchange in list(self._open.values()):
                 self._book(exchange, "aborted", now, None)
@@ -137,7 +142,7 @@ class Meter:
             self._collect(job)
         if self._pool is not None:
             self._pool.shutdown(wait=False)
-        self._watchers.stop()
+        self._watchers.stop(exiting=exiting)
         if self.setup is not None:
             self.setup.ledger.close()
 
@@ -262,6 +267,15 @@ class Meter:
         body = None if exchange.tapped else flow.response.raw_content
         ended_at = flow.response.timestamp_end or time()
         self._close(flow, exchange, "complete", ended_at, body)
+
+    async def _response_synced(self, flow: http.HTTPFlow) -> None:
+        """The `response` hook of `llmtab_fsync=always`: the end of this call waits until its line is on the disk."""
+        claimed = vars(flow).get(_STATE) is not None
+        Meter.response(self, flow)
+        if claimed and self.setup is not None:
+            if self._pending:
+                await asyncio.wait([asyncio.wrap_future(job) for job in self._pending])
+            await asyncio.get_running_loop().run_in_executor(None, self.setup.ledger.sync)
 
     def error(self, flow: http.HTTPFlow) -> None:
         exchange = vars(flow).get(_STATE)

@@ -1,6 +1,7 @@
 """A profile for an answer that nobody claims: pointers to numbers whose names look like usage, as lines of llmtab.yaml.
 
-Knows the words that usage goes by. Must not know profiles or the meter, and never shows a value: names and pointers only.
+Knows the words that usage goes by. Must not know profiles or the meter. Never shows a
+value: names and pointers only.
 """
 
 import re
@@ -15,10 +16,13 @@ HOST: Final = "llm.example.com"
 _NAME: Final = re.compile(r"[A-Za-z_$@][A-Za-z0-9_.$@-]{0,63}")
 """Member names that are shown; anything else might be content."""
 _WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
-_USAGE: Final = frozenset({"usage", "token", "tokens", "tok", "toks", "stats", "billed", "units", "metrics", "meta", "count", "counts"})  # fmt: skip
+_USAGE: Final = frozenset(
+    {"usage", "token", "tokens", "tok", "toks", "stats", "billed", "units", "metrics", "meta", "count", "counts"}
+)
 _NEVER: Final = frozenset(
-    {"index", "created", "timestamp", "time", "date", "id", "status", "code", "version", "latency", "duration", "ms", "ns",
-     "seconds", "max", "limit", "remaining", "seed", "size", "width", "height", "logprob", "per"}
+    {"index", "created", "timestamp", "time", "date", "id", "status", "code", "version", "latency", "duration", "ms",
+     "ns", "seconds", "max", "limit", "remaining", "seed", "size", "width", "height", "logprob", "per",
+     "cost", "price", "usd"}
 )  # fmt: skip
 _CACHED: Final = frozenset({"cache", "cached", "caching"})
 _WRITTEN: Final = frozenset({"write", "writes", "written", "creation", "create", "created", "store"})
@@ -39,6 +43,11 @@ def looks_like_usage(pointer: Iterable[str]) -> bool:
     own = _words(parts[-1]) if parts else set()
     around = set().union(*map(_words, parts))
     return not own & _NEVER and bool(around & _USAGE or own & (_INPUT | _OUTPUT | _CACHED | _THOUGHT))
+
+
+def shown(pointer: Iterable[str]) -> str:
+    """A place as it may be shown: names that might be content are `?`."""
+    return "".join(f"/{part if part == EACH or _NAME.fullmatch(part) else '?'}" for part in pointer)
 
 
 def counter_of(pointer: Iterable[str]) -> str | None:

@@ -42,12 +42,15 @@ def _keep(path: Path, tail: bytes) -> None:
 
 
 def too_wide(path: Path) -> str | None:
-    """A sentence naming who can get at the ledger beside its owner, or None.
+    """A sentence naming who can get at a file (the ledger, its notes, a key) beside its owner, or None.
 
-    A folder that others may read shows them names only; one they may write to lets them replace the ledger, unless it
-    is sticky (as /tmp is).
+    A folder that others may read shows them names only; one they may write to lets them replace the file, unless it
+    is sticky (as /tmp is). A file that is not there yet is nobody's business.
     """
-    mode, folder = stat.S_IMODE(path.stat().st_mode), path.parent.stat().st_mode
+    try:
+        mode, folder = stat.S_IMODE(path.stat().st_mode), path.parent.stat().st_mode
+    except FileNotFoundError:
+        return None
     if mode & 0o077:
         return f"{path} can be read by others (mode {mode:04o}): chmod 600 {path}"
     if folder & 0o022 and not folder & stat.S_ISVTX:

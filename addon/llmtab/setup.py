@@ -4,6 +4,7 @@ Knows option names, defaults and where things lie. Must not know flows. A bad va
 one clear line; the set-up in force is never half changed.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -11,12 +12,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmtab.attribution import Fingerprints
+from llmtab.chain import chain_key
 from llmtab.config import Config
 from llmtab.home import home
+from llmtab.housekeeping import Policy
 from llmtab.ledger import Ledger
 from llmtab.pricing import PriceBook
 from llmtab.profiles import Profiles
+from llmtab.repair import too_wide
+from llmtab.retention import span
+from llmtab.rotation import rotation
 from llmtab.sources import Sources, Stamp
+
+log = logging.getLogger("llmtab")
 
 CHOICES: Final = {
     "llmtab_intercept": ("llm", "all"),
@@ -24,52 +32,42 @@ CHOICES: Final = {
     "llmtab_fsync": ("always", "interval", "off"),
 }
 LEDGER_OPTIONS: Final = ("llmtab_ledger", "llmtab_fsync")
+# fmt: off
+OPTIONS: Final[tuple[tuple[str, Any, Any, str], ...]] = (
+    ("llmtab_ledger", str, "",
+     "The ledger: one JSON line a call. Default: ~/.llmtab/ledger.jsonl (the folder: $LLMTAB_HOME)."),
+    ("llmtab_config", str, "",
+     "Path of llmtab.yaml: own hosts and profiles, price overrides. Default: llmtab.yaml in $LLMTAB_HOME, if "
+     "there."),
+    ("llmtab_pricing", Sequence[str], (),
+     "Further price files; a later entry replaces a whole earlier one."),
+    ("llmtab_profiles", Sequence[str], (),
+     "Folders (or files) of your own profiles."),
+    ("llmtab_intercept", str, "llm",
+     "Which TLS connections are decrypted: llm (only hosts of LLM providers) or all."),
+    ("llmtab_table", str, "auto",
+     "The live table: auto (when stdout is a terminal and the tool is mitmdump), on, off."),
+    ("llmtab_fsync", str, "interval",
+     "When lines reach the disk for certain: always (before the call ends), interval (each second), off."),
+    ("llmtab_rotate", str, "",
+     "When a ledger file is finished and a new one begun: a size like 100MB, or day. Default: what llmtab.yaml "
+     "says."),
+    ("llmtab_chain_key", str, "",
+     "Path of a key file: the ledger's chain is an HMAC with it, which nobody without the key can recompute."),
+    ("llmtab_estimate", bool, False,
+     "Estimate tokens and cost of each call before it leaves; `estimate` on its line says what was expected."),
+    ("llmtab_warn_usd", str, "",
+     "Warn of each call that may cost more (USD, p90 of its estimate) and mark its line over_warn, e.g. 0.50. "
+     "Switches estimating on."),
+)
+# fmt: on
+"""(name, type, default, what `mitmdump --options` says of it)."""
 
 
 def declare_options(add: Callable[..., None]) -> None:
-    """Declare every option of ours to mitmproxy (`mitmdump --options` prints these texts)."""
-    add(
-        "llmtab_ledger",
-        str,
-        "",
-        "The ledger: one JSON line a call. Default: ~/.llmtab/ledger.jsonl (the folder: $LLMTAB_HOME).",
-    )
-    add(
-        "llmtab_config",
-        str,
-        "",
-        "Path of llmtab.yaml: own hosts and profiles, price overrides. Default: llmtab.yaml in $LLMTAB_HOME, if there.",
-    )
-    add("llmtab_pricing", Sequence[str], [], "Further price files; a later entry replaces a whole earlier one.")
-    add("llmtab_profiles", Sequence[str], [], "Folders (or files) of your own profiles.")
-    add(
-        "llmtab_intercept", str, "llm", "Which TLS connections are decrypted: llm (only hosts of LLM providers) or all."
-    )
-    add(
-        "llmtab_table",
-        str,
-        "auto",
-        "The live table: auto (when stdout is a terminal and the tool is mitmdump), on, off.",
-    )
-    add(
-        "llmtab_fsync",
-        str,
-        "interval",
-        "When lines reach the disk for certain: always (before the call ends), interval (each second), off.",
-    )
-    add(
-        "llmtab_estimate",
-        bool,
-        False,
-        "Estimate tokens and cost of each call before it leaves; `estimate` on its line says what was expected.",
-    )
-    add(
-        "llmtab_warn_usd",
-        str,
-        "",
-        "Warn of each call that may cost more (USD, p90 of its estimate) and mark its line over_warn, e.g. 0.50. "
-        "Switches estimating on.",
-    )
+    """Declare every option of ours to mitmproxy."""
+    for name, kind, default, text in OPTIONS:
+        add(name, kind, [] if default == () else default, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +86,13 @@ class Setup:
     """How the files of `sources` looked when they were read."""
     estimate: bool
     warn_usd: Decimal | None
+    rotate: str
+
+    @property
+    def policy(self) -> Policy:
+        """Rotation (the option, else llmtab.yaml) and retention of the ledger."""
+        config = self.config
+        return Policy(rotation(self.rotate or config.rotate, config.timezone), span(config.keep))
 
     @classmethod
     def read(cls, options: Any, old: "Setup | None") -> "Setup":
@@ -95,6 +100,10 @@ class Setup:
         for name, choices in CHOICES.items():
             if getattr(options, name) not in choices:
                 raise ValueError(f"{name}: {getattr(options, name)!r}, expected one of {', '.join(choices)}")
+        try:
+            rotation(options.llmtab_rotate)
+        except ValueError as error:
+            raise ValueError(f"llmtab_rotate: {error}") from None
         warn = _amount(options.llmtab_warn_usd, "llmtab_warn_usd")
         sources = Sources(
             _existing(options.llmtab_config, "llmtab_config") if options.llmtab_config else None,
@@ -104,17 +113,29 @@ class Setup:
         found = sources.read()
         path = Path(options.llmtab_ledger).expanduser() if options.llmtab_ledger else home() / "ledger.jsonl"
         return cls(
-            found.config, found.profiles, found.prices, _ledger(path, options.llmtab_fsync, old),
+            found.config, found.profiles, found.prices, _ledger(path, options.llmtab_fsync, _chain_key(options.llmtab_chain_key), old),
             Fingerprints(home() / "key"), options.llmtab_intercept == "all", options.llmtab_table,
             sources, found.stamp, options.llmtab_estimate or warn is not None, warn,
+            options.llmtab_rotate,
         )  # fmt: skip
 
 
-def _ledger(path: Path, fsync: str, old: Setup | None) -> Ledger:
-    if old is not None and old.ledger.path == path and old.ledger.fsync == fsync:
+def _chain_key(text: str) -> bytes | None:
+    if not text:
+        return None
+    path = _existing(text, "llmtab_chain_key")
+    if said := too_wide(path):
+        log.warning("llmtab: %s", said)
+    return chain_key(path)
+
+
+def _ledger(path: Path, fsync: str, key: bytes | None, old: Setup | None) -> Ledger:
+    if old is not None and (old.ledger.path, old.ledger.fsync, old.ledger.key) == (path, fsync, key):
         return old.ledger
-    ledger = Ledger(path, fsync=fsync)
+    ledger = Ledger(path, fsync=fsync, key=key)
     ledger.open()
+    if said := too_wide(home() / "key"):
+        log.warning("llmtab: %s", said)
     if old is not None:
         old.ledger.close()
     return ledger

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +31,8 @@ COUNTS: Final = {
     "output-audio": "audio_output_tokens",
     "web-search": "web_search_requests",
 }
+MOST: Final = 10**15
+"""No call has used that much of anything."""
 DETAILS = """With '-' it reads JSON lines {"provider", "model", "usage", "service_tier"?, "region"?, "time"?} and
 prints one {"cost_usd", "cost_reason"?, "cost_lines"} for each. Exit status 1: no price."""
 
@@ -104,10 +107,10 @@ def _one(book: "PriceBook", args: argparse.Namespace) -> int:
 
     provider, model = _place(book, args)
     at = args.at or datetime.now(UTC)
-    usage = _asked(args)
+    usage, tier = _asked(args), spoken_tier(provider, args.tier)
     if usage:
-        return _answer(book.price(usage, provider, model, pricing_tier=args.tier, region=args.region, at=at), args.json)
-    card, match = book.card(provider, model, args.tier, args.region, at), book.find(provider, model, at)
+        return _answer(book.price(usage, provider, model, pricing_tier=tier, region=args.region, at=at), args.json)
+    card, match = book.card(provider, model, tier, args.region, at), book.find(provider, model, at)
     if not isinstance(card, Card) or match is None:
         print(f"no price: {card}", file=sys.stderr)
         return 1
@@ -141,18 +144,20 @@ def _asked(args: argparse.Namespace) -> "Usage":
     return Usage(checked(counters))
 
 
-def checked(counters: Mapping[str, Any]) -> dict[str, Any]:
+def checked(counters: Any) -> dict[str, Any]:
     """Counters as the meter would have them: known names, numbers from 0, unknown (null) ones left out. ValueError."""
     from llmtab.usage import COUNTERS
 
+    if not isinstance(counters, Mapping):
+        raise ValueError(f"usage: {counters!r}, expected an object of counters")
     found = {}
     for name, value in counters.items():
         if name not in COUNTERS:
             raise ValueError(f"unknown counter {name!r}")
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int | Decimal) or not value >= 0:
-            raise ValueError(f"{name}: {value!r}, expected a number from 0")
+        if isinstance(value, bool) or not isinstance(value, int | Decimal) or not 0 <= value <= MOST:
+            raise ValueError(f"{name}: {value!r}, expected a number from 0 to {MOST}")
         found[name] = int(value) if value == int(value) else value
     return found
 
@@ -201,7 +206,7 @@ def _stream(book: "PriceBook") -> int:
             continue
         try:
             said = answer(asked(book, decode(line)))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
             said, status = {"error": f"line {number}: {error}"}, 1
         print(to_json(said))
     return status
@@ -212,15 +217,31 @@ def asked(book: "PriceBook", line: Mapping[str, Any]) -> "Cost | Unpriced":
     from llmtab.usage import Usage
 
     at = moment(line["time"]) if line.get("time") else datetime.now(UTC)
-    tier, region = line.get("service_tier"), line.get("region")
+    provider, tier, region = str(line["provider"]), line.get("service_tier"), line.get("region")
     return book.price(
         Usage(checked(line["usage"])),
-        str(line["provider"]),
-        str(line["model"]),
-        pricing_tier=tier,
+        provider,
+        str(line["model"] or ""),
+        pricing_tier=spoken_tier(provider, tier),
         region=region,
         at=at,
     )
+
+
+def spoken_tier(provider: str, tier: str | None) -> str | None:
+    """A provider's own word for a tier (`default`, `fast`, `ON_DEMAND_FLEX`) as the meter understands it."""
+    from llmtab.extract import STANDARD_TIERS
+
+    if not isinstance(tier, str | None):
+        raise ValueError(f"service_tier: {tier!r}, expected a word")
+    return tier and (_tiers(provider).get(tier) or STANDARD_TIERS.get(tier.lower(), tier.lower()))
+
+
+@lru_cache
+def _tiers(provider: str) -> Mapping[str, str]:
+    from llmtab.profiles import Profiles
+
+    return Profiles.load().tiers(provider)
 
 
 def _list(book: "PriceBook", args: argparse.Namespace) -> int:

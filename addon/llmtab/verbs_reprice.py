@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -87,17 +88,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def repriced(line: Mapping[str, Any], book: "PriceBook", at: datetime | None) -> Mapping[str, Any]:
-    """The line with its list price made anew at `at` (None: at the call's end); the same object if it holds none."""
+    """The line with its list price made anew at `at` (None: at the call's end); the same object if it holds none, or
+    counters that are unknown here (a newer version wrote it): no full price without them."""
     from llmtab.pricing import Cost
     from llmtab.record import FIELDS, in_order
     from llmtab.usage import COUNTERS, Usage
 
-    if line.get("cost_source") not in OURS or not line.get("usage"):
+    if line.get("cost_source") not in OURS or not line.get("usage") or not COUNTERS.keys() >= line["usage"].keys():
         return line
-    usage = Usage({name: value for name, value in line["usage"].items() if name in COUNTERS})
+    usage = Usage(line["usage"])
     when = at or ended(line)
     found = book.price(
-        usage, line["provider"], line.get("response_model") or line.get("request_model") or "",
+        usage, line["provider"], _model(line, book, when),
         pricing_tier=line.get("pricing_tier"), region=line.get("region"), at=when,
     )  # fmt: skip
     values = {key: value for key, value in line.items() if key not in PRICED}
@@ -112,6 +114,22 @@ def repriced(line: Mapping[str, Any], book: "PriceBook", at: datetime | None) ->
         values["cost_partial_usd"] = found.partial_usd
     known = in_order(values)
     return known | {key: value for key, value in values.items() if key not in FIELDS and value is not None}
+
+
+def _model(line: Mapping[str, Any], book: "PriceBook", at: datetime) -> str:
+    """The name the meter priced the call by."""
+    served, asked = str(line.get("response_model") or ""), str(line.get("request_model") or "")
+    if not asked or line["provider"] not in _priced_as_asked():
+        return served or asked
+    entry = line.get("price", {}).get("id", "").removeprefix(f"{line['provider']}/")  # a prompt router's choice
+    return next((name for name in (asked, entry) if name and book.find(line["provider"], name, at)), asked)
+
+
+@lru_cache
+def _priced_as_asked() -> frozenset[str]:
+    from llmtab.profiles import Profiles
+
+    return Profiles.load().priced_as_asked
 
 
 def ended(line: Mapping[str, Any]) -> datetime:

@@ -81,15 +81,19 @@ class Watchers:
         except Exception:
             self._trouble()
 
-    def stop(self) -> None:
-        """Leave the last picture on the screen and the terminal as it was."""
+    def stop(self, *, exiting: bool = False) -> None:
+        """Leave the last picture on the screen and the terminal as it was.
+
+        `exiting`: mitmproxy ends, and calls that are still open end after us: their URLs, keys and all, are not printed.
+        """
         if self._table is not None:
             try:
                 self._table.stop(datetime.now().astimezone())
             except Exception:
                 self._trouble()
             self._table = None
-            self._options.update(**self._restore)
+            if not exiting:
+                self._options.update(**self._restore)
 
     def _trouble(self) -> None:
         if not self._failed:

@@ -21,6 +21,8 @@ __all__ = ["PriceBook", "default_path"]
 
 MOST_CARDS: Final = 4096
 STALE_DAYS: Final = 60
+LATEST: Final = datetime(9999, 1, 1, tzinfo=UTC)
+"""Calendars end soon after it."""
 
 type Key = tuple[str, str, str | None, str | None]
 
@@ -72,7 +74,7 @@ class PriceBook:
         kept = self._cards.get(key)
         if kept is not None and kept[0] <= at < kept[1]:
             return kept[2]
-        found, (since, until) = self._build(key, at.astimezone(UTC))
+        found, (since, until) = self._build(key, min(at, LATEST).astimezone(UTC))
         if len(self._cards) >= MOST_CARDS:
             self._cards.clear()
         self._cards[key] = (since, until, found)

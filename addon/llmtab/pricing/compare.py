@@ -6,7 +6,7 @@ Knows how to say prices in words. Must not know files or how prices are applied.
 import json
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from llmtab.pricing.book import PriceBook
 from llmtab.pricing.card import Card, Rates
@@ -15,6 +15,10 @@ from llmtab.pricing.rates import BY_COUNTER, RATES
 from llmtab.record import plain
 
 type Changes = list[str]
+
+SETTINGS: Final = ("discount", "regions", "aliases", "models_of", "tiers_from")
+"""What a price file says of a provider as a whole."""
+LONGEST: Final = 120
 
 
 def diff(old: PriceBook, new: PriceBook) -> Changes:
@@ -30,6 +34,18 @@ def diff(old: PriceBook, new: PriceBook) -> Changes:
             lines.append(f"gone {name}: {summary(before[place].entry)}")
         elif before[place].entry != after[place].entry:
             lines.append(f"changed {name}: {_moved(before[place].entry, after[place].entry)}")
+    return lines + _settings(old, new)
+
+
+def _settings(old: PriceBook, new: PriceBook) -> Changes:
+    """What changes for providers as a whole: discounts, regions, aliases."""
+    names = {name for book in (old, new) for table in book.finder.tables for name in table.providers}
+    lines = []
+    for name in sorted(names):
+        for key in SETTINGS:
+            one, two = old.finder.setting(name, key), new.finder.setting(name, key)
+            if one != two:
+                lines.append(f"changed {name}: {key} {_said(one)} -> {_said(two)}")
     return lines
 
 
@@ -89,4 +105,14 @@ def _moved(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
         for key in RATES
         if one.get(key) != two.get(key)
     ]
-    return ", ".join(said) or "names, dates, tiers or steps"
+    said += [
+        f"{key} {_said(one.get(key))} -> {_said(two.get(key))}"
+        for key in ("from", "above", "tiers", "windows", "regions")
+        if one.get(key) != two.get(key)
+    ]
+    return ", ".join(said) or "names, earlier dates or notes"
+
+
+def _said(value: Any) -> str:
+    text = "none" if value is None else value if isinstance(value, str) else to_json(value)
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

@@ -6,7 +6,7 @@ model's name.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -142,7 +142,7 @@ class Finder:
         return None
 
     def _extended(self, index: int, place: Place, entry: Mapping[str, Any], depth: int) -> Mapping[str, Any]:
-        """The entry with what it extends: each dated price of the base takes the changes."""
+        """The entry with what it extends: each dated price of the base takes the changes, from their own day on."""
         if "extends" not in entry:
             return entry
         base = self._base(index, place, entry["extends"])
@@ -150,9 +150,7 @@ class Finder:
             raise KeyError(entry["extends"])
         changes = entry["prices"][0]
         whole = self._extended(*base, depth + 1)
-        gone = {"free"} if any(key in RATES for key in changes) else set()
-        prices = [{key: period[key] for key in period if key not in gone} | changes for period in whole["prices"]]
-        return {**whole, **entry, "prices": prices}
+        return {**whole, **entry, "prices": _changed(whole["prices"], changes)}
 
     def _base(self, index: int, place: Place, target: str) -> tuple[int, Place, Mapping[str, Any]] | None:
         """What is extended: a name equal to its own only in a table further down, any other name anywhere."""
@@ -163,3 +161,16 @@ class Finder:
                 if entry is not None:
                     return at, candidate, entry
         return None
+
+
+def _changed(periods: Sequence[Mapping[str, Any]], changes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Dated prices with changes worked in: into all of them, or from a day on, what was before staying as it was."""
+    gone = {"free"} if any(key in RATES for key in changes) else set()
+    start = changes.get("from", "")
+    before = [dict(period) for period in periods if period.get("from", "") < start]
+    dated = {key: value for key, value in changes.items() if key != "from"}
+    found = [
+        {key: period[key] for key in period if key not in gone} | dated
+        for period in [*({**period, "from": start} for period in before[-1:]), *periods[len(before) :]]
+    ]
+    return before + found

@@ -8,6 +8,9 @@ import re
 from datetime import date
 from typing import Any, Final
 
+OLDEST: Final = date(2020, 1, 1)
+"""No snapshot that anybody sells is older: such a date is a misspelt name."""
+
 _WRAPPED: Final = re.compile(r"(?:^|/)(?:publishers/[^/]+/models|accounts/[^/]+/models|models)/([^/]+)$")
 _PROFILE_ARN: Final = re.compile(r"^arn:[^:]*:bedrock:[^/]*:(?:inference-profile|foundation-model)/(.+)$")
 _DATED: Final = re.compile(r"^(.+?)(?:-(\d{4})-(\d\d)-(\d\d)|[-@](\d{4})(\d\d)(\d\d)|[-@](\d{4}))$")
@@ -46,7 +49,6 @@ def covers(rule: Any, snapshot: str, today: str) -> bool:
 
 def _is_date(year: str, month: str, day: str) -> bool:
     try:
-        date(int(year), int(month), int(day))
+        return date(int(year), int(month), int(day)) >= OLDEST
     except ValueError:
         return False
-    return True

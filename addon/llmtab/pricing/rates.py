@@ -80,6 +80,9 @@ LOWEST_TOKEN_PRICE: Final = Decimal("0.0001")
 """USD per million tokens, where not 0. The cheapest so far is about 0.001 (cached input of small models); a price below
 this bound was typed per token or per thousand."""
 
+BEYOND: Final = Decimal(10) ** 15
+"""Past this no arithmetic is done on a figure: nothing costs that much, whatever the unit."""
+
 HIGHEST_PIECE_PRICE: Final = Decimal(1_000)
 """USD for one second, page, image, search or call; above it the unit was mistaken."""
 
@@ -88,6 +91,8 @@ def absurd(key: str, price: Decimal, per: Decimal | int) -> str | None:
     """Why `price` USD for `per` units of `key` cannot be meant, or None."""
     if price < 0:
         return f"{price} is negative, expected a price of 0 or more"
+    if price > BEYOND:
+        return f"{price:.0e} is above {BEYOND} USD, expected USD per {per:,} units"
     if COUNTERS[RATES[key].counter].unit in ("token", "character"):
         million = price * MILLION / per
         if million > HIGHEST_TOKEN_PRICE:

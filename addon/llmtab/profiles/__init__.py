@@ -20,6 +20,8 @@ ORIGIN: Final = "_from"
 """A user's profile remembers its file (and where in it it stands), so that an error found late still names the line."""
 CACHE_SIZE: Final = 4096
 """Paths remembered with their claim; real clients use a handful, a scanner must not fill the memory."""
+LONGEST_PATH: Final = 2048
+"""Characters of a path that are looked at: the longest honest ones hold an ARN. Patterns and their cache cost by length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +187,26 @@ class Profiles:
         parent = spec.get("like")
         return merged(self.dialect(parent), {**spec, "api": spec.get("api") or name}) if parent else spec
 
+    def tiers(self, provider: str) -> dict[str, str]:
+        """A provider's own words for service tiers, whatever dialect it speaks."""
+        found: dict[str, str] = {}
+        for its in self.providers.values():
+            if its.spec["provider"] == provider:
+                for override in (its.spec.get("overrides") or {}).values():
+                    found |= override.get("tiers") or {}
+        return found
+
+    @property
+    def priced_as_asked(self) -> frozenset[str]:
+        """Providers whose calls are priced by the model that was asked for: their answers name it otherwise."""
+        specs = [
+            (route.get("provider") or its.spec["provider"], route)
+            for its in self.providers.values()
+            for route in (*(its.spec.get("overrides") or {}).values(), *(its.spec.get("routes") or {}).values())
+            if isinstance(route, Mapping)
+        ]
+        return frozenset(provider for provider, route in specs if route.get("price_model"))
+
     def surface(self, name: str) -> Mapping[str, Any]:
         """A set of routes. Raises ProfileError."""
         if name not in self._surfaces:
@@ -228,7 +250,7 @@ class Profiles:
         claim = self._claims.get((host, port, method, path))  # most paths are clean as they come
         if claim is not None:
             return claim
-        path = clean_path(path)
+        path = clean_path(path)[:LONGEST_PATH]
         key = (host, port, method, path)
         if key in self._claims:
             return self._claims[key]

@@ -1,6 +1,7 @@
 """`llmtab verify`: was a ledger altered? Knows how to say it; the chains are the business of `ledger_verify`."""
 
 import argparse
+from pathlib import Path
 
 from llmtab.verbs import Verbs, add_ledger_argument, add_verb, default_ledger
 
@@ -15,6 +16,8 @@ def add_parsers(verbs: Verbs) -> None:
         details="Exit status 0 if all is as it was written, 1 if not.",
         example="llmtab verify ~/.llmtab/ledger.jsonl",
     )
+    key = "the key file of a ledger written with llmtab_chain_key"
+    parser.add_argument("--key", metavar="FILE", type=Path, help=key)
     parser.add_argument("--json", action="store_true", help="the findings as one JSON object")
     add_ledger_argument(parser)
 
@@ -24,10 +27,11 @@ def run(args: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
+    from llmtab.chain import chain_key
     from llmtab.ledger_verify import verify
 
     path = args.ledger or default_ledger()
-    report = verify(path)
+    report = verify(path, chain_key(args.key) if args.key else None)
     if args.json:
         print(json.dumps({"ok": report.ok, **asdict(report)}))
         return 0 if report.ok else 1

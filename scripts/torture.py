@@ -1,0 +1,168 @@
+"""The numbers of the ledger, measured: see scripts/torture. Prints what it found; exit status 1 if a promise is broken."""
+
+import argparse
+import contextlib
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from ledger_helpers import Disk
+from load import Seen, account, answers, load, strike
+from proxy import Proxy, until
+from upstream import Upstream
+
+from llmtab.ledger import Ledger
+from llmtab.ledger_read import Skipped, read
+from llmtab.ledger_verify import verify
+
+LINE = {
+    "schema": 1, "id": "0199c0de-0000-7000-8000-000000000000", "writer": "", "seq": 0, "time": "2026-07-28T10:11:12.345Z",
+    "provider": "openai", "api": "openai.chat", "operation": "chat", "transport": "sse", "profile": "openai",
+    "host": "api.openai.com", "method": "POST", "path": "/v1/chat/completions", "status": 200, "streamed": True,
+    "usage": {"input_tokens": 30, "output_tokens": 12, "total_tokens": 42}, "usage_source": "reported", "cost_usd": 0.0001,
+}  # fmt: skip
+WRITERS, LINES = 8, 100_000
+CALLS = 5_000
+
+
+def crashes(folder: Path, how: signal.Signals, rounds: int) -> bool:
+    """Proxies that end at random moments, all on one ledger."""
+    seen, chance = Seen(), random.Random()
+    (folder / "upstream").mkdir()
+    with Upstream(folder / "upstream") as upstream:
+        answers(upstream, 0.004 if how is signal.SIGKILL else 0.03)
+        for number in range(rounds):
+            strike(upstream, folder, folder / "conf", seen, how, chance)
+            print(f"\r{number + 1} of {rounds}, {len(seen.finished)} calls", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    found, report = account(folder / "ledger.jsonl", seen), verify(folder / "ledger.jsonl")
+    print(f"{how.name} x {rounds}: {asdict(found)}, chains whole: {report.ok}")
+    lost = found.unfinished_missing if how is not signal.SIGKILL else 0
+    return report.ok and not (found.missing or found.doubled or found.unreadable or lost)
+
+
+def writers(folder: Path) -> bool:
+    """Many processes, one file."""
+    program = (
+        "import sys; from pathlib import Path; from llmtab.ledger import Ledger\n"
+        "ledger = Ledger(Path(sys.argv[1])); ledger.open()\n"
+        f"for n in range({LINES}):\n"
+        "    ledger.append([{'schema': 1, 'id': f'{sys.argv[2]}-{n}', 'text': 'x' * (n % 600)}])\n"
+        "    if n % 1000 == 0: ledger.tick()\n"
+        "ledger.close()\n"
+    )
+    path, start = folder / "ledger.jsonl", time.perf_counter()
+    started = [subprocess.Popen([sys.executable, "-c", program, str(path), str(name)]) for name in range(WRITERS)]
+    ended = [one.wait() for one in started]
+    seconds, skipped = time.perf_counter() - start, Skipped()
+    ids = {line["id"] for line in read(path, skipped)}
+    start = time.perf_counter()
+    report = verify(path)
+    walked = time.perf_counter() - start
+    print(
+        f"{WRITERS} processes x {LINES} lines in {seconds:.1f} s: {len(ids)} lines, {skipped.lines} unreadable, chains "
+        f"whole: {report.ok}, verified at {report.lines / walked:,.0f} lines/s"
+    )
+    return not any(ended) and len(ids) == WRITERS * LINES and not skipped.lines and report.ok
+
+
+def disk(folder: Path) -> bool:
+    """A real proxy on a disk that is full, then has room again; where that cannot be mounted, a write that fails."""
+    with _small_disk(folder / "disk") as small:
+        return _full_disk(folder, small) if small else _failing_write(folder)
+
+
+@contextlib.contextmanager
+def _small_disk(place: Path) -> Iterator[Path | None]:
+    place.mkdir()
+    mounted = os.geteuid() == 0 and not subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=512k,mode=0700", "tmpfs", place], capture_output=True, check=False
+    ).returncode  # fmt: skip
+    try:
+        yield place if mounted else None
+    finally:
+        if mounted:
+            subprocess.run(["umount", place], check=False)
+
+
+def _full_disk(folder: Path, small: Path) -> bool:
+    seen, ballast = Seen(), small / "ballast"
+    ballast.write_bytes(b"x" * 300_000)
+    (folder / "upstream").mkdir()
+    with Upstream(folder / "upstream") as upstream:
+        answers(upstream, 0)
+        # Its log is elsewhere: mitmproxy ends itself where it cannot print.
+        ledger = small / "ledger.jsonl"
+        proxy = Proxy(upstream, folder, conf=folder / "conf")
+        proxy.command = [word.replace(str(proxy.ledger), str(ledger)) for word in proxy.command]
+        with proxy:
+            with load(proxy, seen):
+                until(lambda: len(seen.finished) >= 300, "calls")  # the disk is full by now: 200 KB hold about 200 lines
+                deadline = time.monotonic() + 300
+                while len(seen.finished) < CALLS and time.monotonic() < deadline:
+                    time.sleep(0.1)
+            written = sum(1 for _ in read(ledger))
+            subprocess.run(["mount", "-o", "remount,size=64m", small], check=True)
+            time.sleep(2.5)
+            proxy.stop()
+    found, report = account(ledger, seen), verify(ledger)
+    print(f"full disk: {written} lines fitted while {len(seen.finished)} calls were answered; after: {asdict(found)}, "
+          f"chains whole: {report.ok}")  # fmt: skip
+    return report.ok and len(seen.finished) >= CALLS > written and not (found.missing or found.doubled)
+
+
+def _failing_write(folder: Path) -> bool:
+    path, small = folder / "ledger.jsonl", Disk(quota=200_000, error=errno.ENOSPC)
+    ledger = Ledger(path, write=small)
+    for _ in range(CALLS):
+        ledger.append([LINE])
+    waiting, small.quota = ledger.waiting, None
+    ledger.tick()
+    report = verify(path)
+    print(f"failing write: {waiting} of {CALLS} lines waited; after: {report.lines} lines, chains whole: {report.ok}")
+    return waiting > 0 and report.lines == CALLS and report.ok
+
+
+def speed(folder: Path) -> bool:
+    """A line of usual length, chained, one write each."""
+    ledger = Ledger(folder / "ledger.jsonl", fsync="off")
+    ledger.append([LINE])
+    best = float("inf")
+    for _ in range(10):
+        start = time.perf_counter()
+        for _ in range(5_000):
+            ledger.append([LINE])
+        best = min(best, (time.perf_counter() - start) / 5_000)
+    print(f"append: {best * 1e6:.1f} us a line, {1 / best:,.0f} lines/s")
+    return best < 15e-6
+
+
+def main() -> int:
+    tests = {
+        "kill": lambda folder, rounds: crashes(folder, signal.SIGKILL, rounds or 200),
+        "term": lambda folder, rounds: crashes(folder, signal.SIGTERM, rounds or 50),
+        "writers": lambda folder, _: writers(folder),
+        "disk": lambda folder, _: disk(folder),
+        "speed": lambda folder, _: speed(folder),
+    }
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", nargs="?", default="all", choices=[*tests, "all"])
+    parser.add_argument("--rounds", type=int)
+    args = parser.parse_args()
+    good = True
+    for name in tests if args.what == "all" else [args.what]:
+        with tempfile.TemporaryDirectory(prefix="llmtab-torture-") as folder:
+            good &= tests[name](Path(folder), args.rounds)
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
