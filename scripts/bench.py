@@ -1,7 +1,7 @@
 """CPU a call of mitmdump with the meter, against mitmdump without it: two processes in turns, an upstream on loopback.
 
-Small JSON is compared with bare mitmdump, streams with an addon that only says `stream = True` (bare mitmdump would hold
-a stream back until its end). CPU is the scheduler's own account in nanoseconds (/proc/PID/task/*/schedstat), because
+Small JSON is compared with bare mitmdump, streams with an addon that only says `stream = True` (bare mitmdump would
+hold a stream back until its end). CPU is the scheduler's own account (/proc/PID/task/*/schedstat), because
 requests a second say little on a shared machine. TLS on both sides, keep-alive, nothing leaves 127.0.0.1.
 """
 

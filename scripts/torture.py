@@ -1,4 +1,4 @@
-"""The numbers of the ledger, measured: see scripts/torture. Prints what it found; exit status 1 if a promise is broken."""
+"""The numbers of the ledger, measured: see scripts/torture. Exit status 1 if a promise is broken."""
 
 import argparse
 import contextlib
@@ -14,20 +14,22 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from ledger_helpers import Disk
 from load import Seen, account, answers, load, strike
 from proxy import Proxy, until
 from upstream import Upstream
 
+from ledger_helpers import Disk
 from llmtab.ledger import Ledger
 from llmtab.ledger_read import Skipped, read
 from llmtab.ledger_verify import verify
 
 LINE = {
-    "schema": 1, "id": "0199c0de-0000-7000-8000-000000000000", "writer": "", "seq": 0, "time": "2026-07-28T10:11:12.345Z",
+    "schema": 1, "id": "0199c0de-0000-7000-8000-000000000000", "writer": "", "seq": 0,
+    "time": "2026-07-28T10:11:12.345Z",
     "provider": "openai", "api": "openai.chat", "operation": "chat", "transport": "sse", "profile": "openai",
     "host": "api.openai.com", "method": "POST", "path": "/v1/chat/completions", "status": 200, "streamed": True,
-    "usage": {"input_tokens": 30, "output_tokens": 12, "total_tokens": 42}, "usage_source": "reported", "cost_usd": 0.0001,
+    "usage": {"input_tokens": 30, "output_tokens": 12, "total_tokens": 42}, "usage_source": "reported",
+    "cost_usd": 0.0001,
 }  # fmt: skip
 WRITERS, LINES = 8, 100_000
 CALLS = 5_000
@@ -105,7 +107,9 @@ def _full_disk(folder: Path, small: Path) -> bool:
         proxy.command = [word.replace(str(proxy.ledger), str(ledger)) for word in proxy.command]
         with proxy:
             with load(proxy, seen):
-                until(lambda: len(seen.finished) >= 300, "calls")  # the disk is full by now: 200 KB hold about 200 lines
+                until(
+                    lambda: len(seen.finished) >= 300, "calls"
+                )  # the disk is full by now: 200 KB hold about 200 lines
                 deadline = time.monotonic() + 300
                 while len(seen.finished) < CALLS and time.monotonic() < deadline:
                     time.sleep(0.1)

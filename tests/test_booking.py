@@ -206,7 +206,7 @@ def test_labels_of_the_ledgers_alphabet(prices: PriceBook) -> None:
         ("/v9/things/1234567890", "/v9/things/{id}"),
         ("/v9/things/file-AbCdEf123456", "/v9/things/{id}"),
         ("/v9/things/v2", "/v9/things/v2"),
-        ("/v9/naïve stuff", "/v9/na?ve?stuff"),
+        ("/v9/naïve stuff", "/v9/{id}"),
     ],
 )
 def test_paths_hold_no_secrets(prices: PriceBook, path: str, shown: str) -> None:

@@ -1,7 +1,8 @@
-"""Discovery: every figure has a place it came from, what nobody reads is named, and what nobody claims gets a proposal."""
+"""Discovery: every figure has its place, what nobody reads is named, and what nobody claims gets a proposal."""
 
 import json
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from golden import ENDED, Case, built_in, load, names
+from golden import ENDED, built_in, load, names, natural
 from llmtab.config import load as load_config
 from llmtab.discovery import Finding, Sample, best, claim_of, events, place, read
+from llmtab.pricing import PriceBook
 from llmtab.probe import numbers, row_words, words
 from llmtab.profiles import Profiles
 from llmtab.proposal import HOST, counter_of, looks_like_usage, proposed, served
@@ -19,17 +21,19 @@ from llmtab.proposal import HOST, counter_of, looks_like_usage, proposed, served
 OURS = {"total_tokens", "reported_total_tokens"}
 
 
-def found(case: Case) -> Finding:
-    """A golden case as a saved answer with a URL. The request's body is not there: a saved answer has none."""
+@cache
+def found(name: str) -> Finding:
+    """A golden case as a saved answer with its URL and the body of its request."""
+    case = load(name)
     at = place(case.url, case.method)
     claim = claim_of(case.profiles, at)
     assert claim is not None
-    return read(case.profiles, case.prices, claim, at, Sample(case.body, case.headers), ENDED)
+    return read(case.profiles, case.prices, claim, at, Sample(case.body, case.headers, request=case.request), ENDED)
 
 
 @pytest.fixture(params=[name for name in names() if load(name).status == 200])
 def finding(request: pytest.FixtureRequest) -> Finding:
-    return found(load(request.param))
+    return found(request.param)
 
 
 def test_every_figure_has_its_references(finding: Finding) -> None:
@@ -47,25 +51,26 @@ def test_a_read_member_is_not_called_unread(finding: Finding) -> None:
     assert sources & set(finding.unread) == set()
 
 
-def test_the_line_is_the_meters_own(finding: Finding) -> None:
-    """The figures and the price are those that the meter books for the same answer."""
-    assert finding.lines == [] or {"usage_source", "cost_usd", "outcome"} <= finding.lines[0].keys()
+@pytest.mark.parametrize("name", [name for name in names() if load(name).status == 200])
+def test_the_line_is_the_meters_own(name: str) -> None:
+    """Figures and price are those that the meter books for the same answer."""
+    booked, checked = natural(load(name)), found(name).lines
+    for key in ("usage", "usage_source", "cost_usd", "cost_source", "response_model", "pricing_tier"):
+        assert [line.get(key) for line in checked] == [line.get(key) for line in booked]
 
 
 def sample(body: Any) -> Sample:
     return Sample(json.dumps(body).encode())
 
 
-def shape(body: Any, provider: str | None = None) -> Finding | None:
-    return best(
-        built_in(), load("openai/chat").prices if "openai/chat" in names() else _prices(), provider, sample(body), ENDED
-    )
-
-
-def _prices() -> Any:
-    from llmtab.pricing import PriceBook
-
+@cache
+def prices() -> PriceBook:
     return PriceBook.load()
+
+
+def shape(body: Any, provider: str | None = None) -> Finding | None:
+    """What a saved answer is taken for whose URL nobody knows."""
+    return best(built_in(), prices(), provider, sample(body), ENDED)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +79,7 @@ def _prices() -> Any:
         ({"choices": [{"finish_reason": "stop"}], "id": "1", "model": "m",
           "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}}, "openai.chat"),
         ({"object": "response", "id": "r", "status": "completed", "model": "m",
-          "usage": {"input_tokens": 3, "input_tokens_details": {"cached_tokens": 1}, "output_tokens": 4, "total_tokens": 7}},
+          "usage": {"input_tokens": 3, "input_tokens_details": {"cached_tokens": 1}, "output_tokens": 4}},
          "openai.responses"),
         ({"type": "message", "id": "m", "model": "m", "stop_reason": "end_turn",
           "usage": {"input_tokens": 3, "cache_read_input_tokens": 1, "output_tokens": 4}}, "anthropic.messages"),
@@ -129,9 +134,11 @@ def test_an_answer_without_figures_has_no_shape() -> None:
     ("pointer", "counter"),
     [
         ("usage/input_tokens", "input_tokens"), ("usage/promptTokens", "input_tokens"), ("tokens/in", "input_tokens"),
-        ("usage/completion", "output_tokens"), ("stats/generated_tokens", "output_tokens"), ("eval_count", "output_tokens"),
+        ("usage/completion", "output_tokens"), ("stats/generated_tokens", "output_tokens"),
+        ("eval_count", "output_tokens"),
         ("prompt_eval_count", "input_tokens"), ("usage/cachedContentTokenCount", "cache_read_input_tokens"),
-        ("usage/cacheWriteInputTokens", "cache_creation_input_tokens"), ("usage/cache/created", "cache_creation_input_tokens"),
+        ("usage/cacheWriteInputTokens", "cache_creation_input_tokens"),
+        ("usage/cache/created", "cache_creation_input_tokens"),
         ("usage/thinking_tokens", "reasoning_output_tokens"), ("usage/audio/input", "audio_input_tokens"),
         ("usage/total_tokens", None), ("usage/units", None),
     ],
@@ -151,12 +158,13 @@ def test_what_is_no_usage(pointer: str) -> None:
 
 ASKED = {
     "answer": "the secret answer", "model": "house-1", "id": "r-1", "created": 1700000000,
-    "meta": {"tokens": {"in": 15, "out": 7, "cachedIn": 4, "all": 22}, "parts": [{"audioTokensIn": 3}, {"audioTokensIn": 2}]},
+    "meta": {"tokens": {"in": 15, "out": 7, "cachedIn": 4, "all": 22},
+             "parts": [{"audioTokensIn": 3}, {"audioTokensIn": 2}]},
 }  # fmt: skip
 
 
 def test_a_proposal_can_be_pasted(tmp_path: Path) -> None:
-    """What is proposed for an answer that nobody claims is an llmtab.yaml that reads it, and holds none of its values."""
+    """What is proposed for an answer that nobody claims is an llmtab.yaml that reads it; it holds no value."""
     text = proposed([ASKED], "ask.example.com", "/api/ask")
     assert text is not None
     for value in ("secret", "house-1", "r-1", "15", "1700000000"):
@@ -168,7 +176,7 @@ def test_a_proposal_can_be_pasted(tmp_path: Path) -> None:
     at = place("https://ask.example.com/api/ask")
     claim = claim_of(profiles, at)
     assert claim is not None
-    line = read(profiles, _prices(), claim, at, sample(ASKED), ENDED).lines[0]
+    line = read(profiles, prices(), claim, at, sample(ASKED), ENDED).lines[0]
     expected = {
         "input_tokens": 15,
         "output_tokens": 7,
@@ -248,6 +256,6 @@ def test_what_is_no_url(url: str) -> None:
 def test_the_price_is_a_decimal() -> None:
     """Money stays exact on its way to the reader."""
     body = {"type": "message", "model": "claude-sonnet-4-5", "usage": {"input_tokens": 10, "output_tokens": 1}}
-    found = best(built_in(), _prices(), "anthropic", sample(body), ENDED)
+    found = best(built_in(), prices(), "anthropic", sample(body), ENDED)
     assert found is not None
     assert found.lines[0]["cost_usd"] == Decimal("0.000045")

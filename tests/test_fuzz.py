@@ -284,3 +284,21 @@ def test_no_body_fills_the_memory(what: str, coding: str) -> None:
     checked(book(seen, prices()))
     assert peak < 4 * MAX_FRAME, f"{peak / 2**20:.1f} MiB"
     assert memory.used == 0
+
+
+@pytest.mark.parametrize("buffered", [False, True])
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
+def test_a_long_stream_of_few_bytes_is_read_to_its_end(coding: str, buffered: bool) -> None:
+    """A compressed stream whose events would fill the memory, though its bytes are few, still gives its figures."""
+    piece = b'data: {"id":"c-1","model":"gpt-4o","choices":[{"index":0,"delta":{"content":" word"}}],"usage":null}\n\n'
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":200000}}\n\ndata: [DONE]\n\n'
+    body = compressed(piece * 200_000 + usage, coding)
+    assert len(body) < TAP_LIMIT
+    exchange = opened(URLS[0], {"content-type": "text/event-stream", "content-encoding": coding}, TapMemory())
+    for chunk in () if buffered else pieces(body, 1000):
+        exchange.feed(chunk, HEAD)
+    seen = exchange.close("complete", ENDED, body if buffered else None)
+    assert seen is not None
+    [line] = checked(book(seen, prices()))
+    assert (line["outcome"], line["usage_source"]) == ("ok", "reported")
+    assert line["usage"]["output_tokens"] == 200_000

@@ -255,7 +255,7 @@ def test_the_ledger_does_not_load_the_table() -> None:
 
 
 def test_subscriptions_stand_apart_from_money_spent() -> None:
-    """In the head, in the rows and in every total: what a subscription covers is in brackets and in no sum of dollars."""
+    """In the head, in the rows and in every total: what a subscription covers is in brackets, in no sum of dollars."""
     lines = [call(1, cost_usd=Decimal(3)), call(2, cost_usd=Decimal(5), billing="subscription")]
     text = shown(state_of(*lines, call(3, cost_usd=Decimal(1), billing="subscription_overage")))
     head, total = text.splitlines()[0], text.splitlines()[-3:]

@@ -67,7 +67,7 @@ def test_prune_says_what_it_will_do_and_does_nothing_unasked(path: Path, capsys:
 
 
 def test_a_pruned_ledger_is_whole(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """After `prune --yes` the rest of the ledger is verified as if nothing had been there, and the notes say what was."""
+    """After `prune --yes` the rest of the ledger verifies as if nothing had been there; the notes say what was."""
     assert main(["prune", "--keep", "1d", "--yes", str(path)]) == 0
     assert capsys.readouterr().out.count("deleted ledger-2026010") == 3
     assert ids(path) == ["call-3"]

@@ -67,7 +67,7 @@ def test_a_full_file_is_renamed_and_the_ledger_goes_on(path: Path, monkeypatch: 
 
 
 def test_a_day_ends_in_its_own_zone(path: Path) -> None:
-    """A file is finished when a new day has begun where the user lives; a call that began before midnight starts none."""
+    """A file is finished when a new day has begun where the user lives; a late call of yesterday starts none."""
     tokyo = Rotation(daily=True, zone=ZoneInfo("Asia/Tokyo"))
     Ledger(path).append([call(0, time="2026-07-28T14:30:00.000Z")])  # half past eleven at night in Tokyo
     assert rotate(path, tokyo, datetime(2026, 7, 28, 14, 59, tzinfo=UTC)) is None
@@ -162,7 +162,8 @@ def test_several_processes_rotate_one_ledger(path: Path) -> None:
     """Processes that write and rotate at the same time lose nothing, double nothing, and leave one whole ledger."""
     program = (
         "import sys, time; from pathlib import Path; from llmtab import appender\n"
-        "from llmtab.housekeeping import Policy; from llmtab.ledger import Ledger; from llmtab.rotation import Rotation\n"
+        "from llmtab.housekeeping import Policy; from llmtab.ledger import Ledger\n"
+        "from llmtab.rotation import Rotation\n"
         "appender.LOOK_SECONDS = 0.002\n"
         "ledger = Ledger(Path(sys.argv[1]), fsync='off', policy=Policy(Rotation(size=100_000))); ledger.open()\n"
         "for n in range(3000):\n"

@@ -109,6 +109,10 @@ def test_list_diff_and_age(home: Path, capsys: pytest.CaptureFixture[str]) -> No
     (home / "new.yaml").write_text("providers: {openai: {models: {test-a: {input: 3, output: 8}}}}")
     assert run(home, "price", "--diff", str(home / "new.yaml")) == 0
     assert "changed openai/test-a: input 1 -> 3, cache_read 0.5 -> none, output 4 -> 8" in capsys.readouterr().out
+    (home / "llmtab.yaml").write_text("pricing: {providers: {local: {models: {test-mine: {input: 1}}}}}")
+    assert run(home, "price", "--diff", str(home / "new.yaml")) == 0
+    assert "test-mine" not in capsys.readouterr().out, "what llmtab.yaml says is no difference"
+    (home / "llmtab.yaml").unlink()
     assert run(home, "price", "--list", "--provider", "azure", "--json") == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["prices"][0]
     run(home, "price", "--stale")

@@ -47,11 +47,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A saved answer and what is known of its call. `headers`: the response's, lower-case names."""
+    """A saved answer and what is known of its call.
+
+    `headers`: the response's, lower-case names. `model`: the one asked for. `request`: the request's body.
+    """
 
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
     model: str | None = None
+    request: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,7 @@ def shapes(profiles: Profiles, provider: str | None) -> Iterator[Claim]:
 
 def observe(claim: Claim, at: Place | None, sample: Sample, now: float) -> Observation:
     """The sample, passed through the meter's own reader as the answer to a call that ends `now` (epoch seconds)."""
-    asked = json.dumps({"model": sample.model} if sample.model else {}).encode()
+    asked = sample.request or json.dumps({"model": sample.model} if sample.model else {}).encode()
     if sample.model and "model" not in claim.captures:
         claim = replace(claim, captures={**claim.captures, "model": sample.model})
     query: Callable[[str], str | None] = at.query.get if at else lambda name: None
@@ -164,7 +168,12 @@ def read(profiles: Profiles, prices: PriceBook, claim: Claim, at: Place | None, 
 
 def best(profiles: Profiles, prices: PriceBook, provider: str | None, sample: Sample, now: float) -> Finding | None:
     """The shape that explains most of a sample whose URL nobody knows; None where none finds a figure."""
-    findings = (read(profiles, prices, claim, None, sample, now) for claim in shapes(profiles, provider))
+    counting = (
+        claim
+        for claim in shapes(profiles, provider)
+        if any(observe(claim, None, sample, now).reading.counters.values())
+    )
+    findings = (read(profiles, prices, claim, None, sample, now) for claim in counting)
     return max((one for one in findings if one.counted), key=lambda one: one.fit, default=None)
 
 

@@ -114,8 +114,8 @@ class Ledger:
             self._note_drops()
 
     def tick(self) -> None:
-        """About once a second: retries what waits, notes drops and checkpoints, has files rotated and pruned, and syncs,
-        in threads. Never blocks."""
+        """About once a second: retries what waits, notes drops and checkpoints, has files rotated and pruned, and
+        syncs, in threads. Never blocks."""
         self._file.pump()
         self._file.look()
         self._notes.pump()

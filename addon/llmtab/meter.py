@@ -18,7 +18,7 @@ from typing import Any, Final
 from mitmproxy import ctx, exceptions, http, tls
 from mitmproxy.addonmanager import Loader
 
-from llmtab import attribution
+from llmtab import attribution, retries
 from llmtab.booking import book
 from llmtab.exchange import Answer, Call, Exchange, How, Observation, TapMemory
 from llmtab.headers import Picker
@@ -42,7 +42,7 @@ _STREAMING: Final = re.compile(
 )
 _ASKS_STREAM: Final = re.compile(rb'"stream"\s*:\s*true')
 _ANSWER_HEADERS: Final = frozenset({b"content-type", b"content-encoding"})
-_CALL_HEADERS: Final = frozenset({b"content-type", b"content-encoding"}) | attribution.HEADERS
+_CALL_HEADERS: Final = frozenset({b"content-type", b"content-encoding"}) | attribution.HEADERS | retries.HEADERS
 _IS_LABEL: Final = re.compile(attribution.PREFIX.decode()).match
 _STATE: Final = "_llmtab_exchange"
 
@@ -63,6 +63,7 @@ class Meter:
         self._pickers: dict[frozenset[bytes], tuple[Picker, Picker]] = {}
         self._stream_all = False
         self._memory = TapMemory()
+        self._retries = retries.Retries()
         self._pool: ThreadPoolExecutor | None = None
         self._pending: set[Lines] = set()
         self._repeats = Repeats()
@@ -334,6 +335,8 @@ class Meter:
         if seen is None or self.setup is None or (seen.call.follows and not seen.reading.seen):
             return []
         lines = book(seen, self.setup.prices)
+        if lines:
+            lines[0] = self._retries.mark(lines[0], seen.call, seen.ended_at)
         if not lines:
             self.coverage["no usage on an unknown path"] += 1
         elif self._repeats.seen(exchange.claim.binding.role == "retrieve", lines[0]):

@@ -1,7 +1,8 @@
 """Retention: which finished files of a ledger are past their time, and how they go.
 
-Knows whole files and the last line of each writer in them. Must not know what a line means; never cuts a file, never touches
-the one that grows. Each deletion is noted before it is done, so that `verify` can tell a pruned ledger from a cut one.
+Knows whole files and the last line of each writer in them. Must not know what a line means; never cuts a file, never
+touches the one that grows. Each deletion is noted before it is done, so that `verify` can tell a pruned
+ledger from a cut one.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Retries: a call that repeats one that just failed is a call of its own, and says which one it repeats.
 
-Knows keyed digests of requests that failed a moment ago, in memory only. Must not know flows or files; keeps no byte of a
-request. While no call fails it costs nothing.
+Knows keyed digests of requests that failed a moment ago, in memory only. Must not know flows or files; keeps no byte
+of a request. While no call fails it costs nothing.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from llmtab.exchange import Call
+from llmtab.record import in_order
 
 REMEMBERED: Final = 1000
 """Failed calls; the oldest is forgotten first."""
@@ -30,19 +31,21 @@ class Retries:
         self._key = secrets.token_bytes(32)
         self._failed: dict[bytes, tuple[str, float]] = {}
 
-    def mark(self, line: dict[str, Any], call: Call, ended_at: float) -> None:
-        """Sets `retry_of` where the call repeats one that had failed before it began; remembers it if it failed itself."""
+    def mark(self, line: dict[str, Any], call: Call, ended_at: float) -> dict[str, Any]:
+        """The line, with `retry_of` where the call repeats one that had failed before it began. A call that failed
+        itself is remembered."""
         failed = line.get("outcome") in FAILED and line.get("status") not in FINAL
         if not failed and not self._failed:
-            return
+            return line
         digest = self._digest(call)
         earlier = self._failed.pop(digest, None)
         if earlier and 0 <= call.began - earlier[1] <= SECONDS and not _is_first(call.headers):
-            line["retry_of"] = earlier[0]
+            line = in_order({**line, "retry_of": earlier[0]})
         if failed:
             self._failed[digest] = call.id, ended_at
             if len(self._failed) > REMEMBERED:
-                del self._failed[next(iter(self._failed))]
+                self._failed.pop(next(iter(self._failed)), None)
+        return line
 
     def _digest(self, call: Call) -> bytes:
         """Of the key's fingerprint, the target and the whole body; the key to it dies with the process."""

@@ -19,7 +19,7 @@ FALSE_ALARMS: Final = 3
 def tapped(
     exchange: Exchange, before: Any, over: Callable[[Exchange], bool] | None = None
 ) -> Callable[[bytes], bytes | Iterable[bytes]]:
-    """The stream callable: watches every chunk and gives back the very object. It never raises and never changes anything.
+    """The stream callable: watches every chunk and gives back the very object. It never raises, never changes anything.
 
     An exception here would hang the client until its own time-out, so this is the one place that catches everything.
     `before`: the callable of an addon that came first, which keeps its say. `over(exchange)` is asked, before the chunk
@@ -54,13 +54,13 @@ def tapped(
 
 
 def watch(needles: Iterable[bytes]) -> Callable[[bytes], bool]:
-    """A function that is shown every chunk and says when one ends a line in which a needle stands, wherever it was cut."""
+    """A function that is shown every chunk and says when one ends a line with a needle in it, however it is cut."""
     needles = tuple(needles)
     carry, armed = b"", False
 
     def looks_over(chunk: bytes) -> bool:
         if not carry and chunk[-1] == LINE_END:
-            for needle in needles:
+            for needle in needles:  # noqa: SIM110 - a generator takes three times as long
                 if chunk.rfind(needle) >= 0:  # 70 ns for 250 bytes; `needle in chunk` raises inside and takes 370
                     return True
             return False

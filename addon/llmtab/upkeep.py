@@ -9,12 +9,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from llmtab.estimate import Estimator
 from llmtab.ledger_read import recent
 from llmtab.reload import Reloader
 from llmtab.setup import Setup
+
+if TYPE_CHECKING:
+    from llmtab.estimate import Estimator
 
 log = logging.getLogger("llmtab")
 
@@ -34,6 +36,8 @@ class Upkeep:
         if not setup.estimate:
             self.estimator = None
         elif self.estimator is None:
+            from llmtab.estimate import Estimator  # not even its import is paid for while estimates are off
+
             self.estimator = Estimator(setup.warn_usd)
             self.estimator.seed(partial(recent, setup.ledger.path))
         else:

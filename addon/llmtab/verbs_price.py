@@ -85,14 +85,15 @@ def run(args: argparse.Namespace) -> int:
     return _stream(book) if args.model == "-" else _one(book, args)
 
 
-def open_book(args: argparse.Namespace) -> "PriceBook":
-    """The tables of `--config` and `--pricing` over the shipped one."""
+def open_book(args: argparse.Namespace, *more: Path) -> "PriceBook":
+    """The tables of `--config`, then of `--pricing` and `more` (the last one first), over the shipped one."""
     from llmtab.config import load
     from llmtab.pricing import PriceBook
 
     usual = default_ledger().with_name("llmtab.yaml")
     config = load(args.config or (usual if usual.is_file() else None))
-    return PriceBook.load(extra=args.pricing, overrides=config.pricing, overrides_path=config.path or "llmtab.yaml")
+    extra = [*args.pricing, *more]
+    return PriceBook.load(extra=extra, overrides=config.pricing, overrides_path=config.path or "llmtab.yaml")
 
 
 def moment(text: str) -> datetime:
@@ -258,10 +259,9 @@ def _list(book: "PriceBook", args: argparse.Namespace) -> int:
 
 
 def _diff(book: "PriceBook", args: argparse.Namespace) -> int:
-    from llmtab.pricing import PriceBook
     from llmtab.pricing.compare import diff
 
-    changes = diff(book, PriceBook.load(extra=[*args.pricing, args.diff]))
+    changes = diff(book, open_book(args, args.diff))
     for line in changes:
         print(line)
     print(f"{len(changes)} differences", file=sys.stderr)

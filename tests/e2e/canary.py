@@ -1,7 +1,6 @@
 """Secrets, each its own, in every place of a call where one can be, and the search for them in what was written.
 
-A canary is a word that occurs nowhere else. `CALLS` are the calls that carry them, `found` says which of them are in some
-files or bytes.
+A canary occurs nowhere else. `sent` makes the calls that carry them, `Nest` says which are in some files.
 """
 
 import base64
@@ -82,7 +81,7 @@ def request_body(nest: Nest, what: str, **more: Any) -> dict[str, Any]:
         "messages": [
             {"role": "system", "content": where("system")},
             {"role": "user", "content": [{"type": "text", "text": where("prompt")}], "name": where("name")},
-            {"role": "assistant", "tool_calls": [{"id": where("call id"), "function": {"arguments": where("arguments")}}]},
+            {"role": "assistant", "tool_calls": [{"id": where("call"), "function": {"arguments": where("arguments")}}]},
         ],
         "tools": [{"type": "function", "function": {"name": where("tool"), "description": where("tool text")}}],
         "user": where("user"),
@@ -100,7 +99,7 @@ def answer_body(nest: Nest, what: str, **more: Any) -> dict[str, Any]:
     message = {"content": where("completion"), "reasoning_content": where("thoughts"), "tool_calls": [call]}
     return {
         "id": "chatcmpl-1", "model": "gpt-4o-mini", where("unknown key"): where("unknown value"),
-        "choices": [{"index": 0, "message": message, "delta": message, "finish_reason": f"stop {where('finish reason')}"}],
+        "choices": [{"message": message, "delta": message, "finish_reason": f"stop {where('finish reason')}"}],
         "user": where("user"), "metadata": {where("metadata key"): where("metadata value")},
         "usage": {**USAGE, where("usage key"): where("usage value"), "prompt_tokens_details": {where("detail"): 1}},
         **more,
@@ -146,8 +145,6 @@ def sent(nest: Nest, upstream: Upstream, proxy: Proxy) -> Iterator[int]:
             f"?key={nest.put(f'{what}: query key')}&{nest.put(f'{what}: query name')}=1#{nest.put(f'{what}: fragment')}"
         )
         headers = [*more, *request_headers(nest, what)]
-        if isinstance(body, bytes):
-            headers = [("content-length", str(len(body))), *headers]
         got = proxy.call(f"{scheme}://{target}{query}", body, headers, method)
         return got.status
 
@@ -207,7 +204,8 @@ def sent(nest: Nest, upstream: Upstream, proxy: Proxy) -> Iterator[int]:
     )
     meta = {"promptTokenCount": 3, "candidatesTokenCount": 2, "totalTokenCount": 5}
     yield call("gemini", said("gemini", usageMetadata=meta, modelVersion="gemini-2.5-flash"),
-               "generativelanguage.googleapis.com/v1beta/models/gemini-2.5-flash:generateContent", request_body(nest, "gemini"))  # fmt: skip
+               "generativelanguage.googleapis.com/v1beta/models/gemini-2.5-flash:generateContent",
+               request_body(nest, "gemini"))  # fmt: skip
     body, kind = form(nest)
     yield call(
         "upload", said("upload", text=nest.put("transcript")), f"{openai}/v1/audio/transcriptions", body, more=kind
@@ -230,19 +228,22 @@ def torn(nest: Nest, upstream: Upstream, proxy: Proxy) -> None:
         "POST api.openai.com/v1/chat/completions",
         Answer(sse(nest, "cut", CUT), 200, [("content-type", "text/event-stream")], "chunked"),
     )
-    with proxy.open(
-        "https://api.openai.com/v1/chat/completions", request_body(nest, "cut", model="gpt-4o", stream=True)
-    ) as response:
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            while response.read1():
-                pass
+    with (
+        proxy.open(
+            "https://api.openai.com/v1/chat/completions", request_body(nest, "cut", model="gpt-4o", stream=True)
+        ) as response,
+        contextlib.suppress(OSError, http.client.HTTPException),
+    ):
+        while response.read1():
+            pass
 
 
 def socketed(nest: Nest, upstream: Upstream, proxy: Proxy) -> bytes:
     """A WebSocket through the proxy, one message each way; what the client got."""
     key = "dGhlIHNhbXBsZSBub25jZQ=="
     accept = base64.b64encode(hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()).decode()
-    answer = json.dumps({"type": "response.done", "response": {"id": "r1", "usage": {"input_tokens": 3, "output_tokens": 2},
+    usage = {"input_tokens": 3, "output_tokens": 2}
+    answer = json.dumps({"type": "response.done", "response": {"id": "r1", "usage": usage,
                          "output": [nest.put("socket: answer")]}, nest.put("socket: key"): 1}).encode()  # fmt: skip
     frame = b"\x81\x7e" + struct.pack(">H", len(answer)) + answer
     headers = [
@@ -256,7 +257,8 @@ def socketed(nest: Nest, upstream: Upstream, proxy: Proxy) -> bytes:
     with socket.create_connection(("127.0.0.1", proxy.port), 5) as client:
         url = f"http://api.openai.com/v1/realtime?model=gpt-realtime&key={nest.put('socket: query')}"
         wanted = "".join(f"{name}: {value}\r\n" for name, value in request_headers(nest, "socket") if value.isascii())
-        head = f"GET {url} HTTP/1.1\r\nHost: api.openai.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        head = f"GET {url} HTTP/1.1\r\nHost: api.openai.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        head += "Sec-WebSocket-Version: 13\r\n"
         client.sendall(f"{head}Sec-WebSocket-Key: {key}\r\n{wanted}\r\n".encode())
         got = client.recv(4096)
         masked = bytes(byte ^ b"mask"[at % 4] for at, byte in enumerate(text))

@@ -34,7 +34,13 @@ def answers(upstream: Upstream, pause: float = 0.004) -> None:
     steps += [event({**head, "choices": [], "usage": USAGE}), DONE, pause]
     stream = Answer(steps, headers=[("content-type", "text/event-stream")], framing="chunked")
     upstream.on("POST api.openai.com/v1/chat/completions", stream)
-    whole = {"id": "cmpl-L2", "object": "text_completion", "model": "gpt-3.5-turbo-instruct", "choices": [], "usage": USAGE}
+    whole = {
+        "id": "cmpl-L2",
+        "object": "text_completion",
+        "model": "gpt-3.5-turbo-instruct",
+        "choices": [],
+        "usage": USAGE,
+    }
     upstream.on("POST api.openai.com/v1/completions", reply(whole))
 
 
@@ -97,7 +103,13 @@ def _one_call(connection: http.client.HTTPConnection, name: str, seen: Seen) -> 
 
 
 def strike(
-    upstream: Upstream, folder: Path, conf: Path, seen: Seen, how: signal.Signals, chance: random.Random, calls: int = 50
+    upstream: Upstream,
+    folder: Path,
+    conf: Path,
+    seen: Seen,
+    how: signal.Signals,
+    chance: random.Random,
+    calls: int = 50,
 ) -> None:
     """One proxy on the ledger in `folder`, loaded, and ended by the signal at a random moment."""
     with Proxy(upstream, folder, conf=conf) as proxy:

@@ -1,4 +1,4 @@
-"""A script for mitmdump in tests: everything our own loggers say, at any level, goes to the file $LLMTAB_TEST_LOG as well."""
+"""A script for mitmdump in tests: what our own loggers say, at any level, goes to the file $LLMTAB_TEST_LOG as well."""
 
 import logging
 import os

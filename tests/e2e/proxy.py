@@ -22,6 +22,9 @@ from urllib.parse import urlsplit
 
 from upstream import Upstream
 
+import records
+from llmtab.ledger_read import read
+
 HERE = Path(__file__).parent
 MAIN = HERE.parents[1] / "addon" / "main.py"
 MITMDUMP = [sys.executable, "-c", "from mitmproxy.tools.main import mitmdump; mitmdump()"]
@@ -96,6 +99,9 @@ class Proxy:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        if self.ledger.exists():
+            for line in read(self.ledger):
+                records.check(line)
 
     def _listening(self) -> bool:
         assert self.process.poll() is None, f"mitmdump ended at start:\n{self.output()}"

@@ -46,7 +46,7 @@ def printed(proxy: Proxy, *verb: str) -> bytes:
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_no_secret_is_written_anywhere(setting: str, upstream: Upstream, conf: Path, tmp_path: Path) -> None:
-    """Prompts, completions, keys, cookies, queries, uploads, ids and errors: none in any file or any line on the screen."""
+    """Prompts, completions, keys, cookies, queries, uploads, ids and errors: none in any file or on the screen."""
     nest, gate = Nest(), threading.Event()
     before = len(upstream.seen)
     with private(upstream, conf, tmp_path, setting) as proxy:

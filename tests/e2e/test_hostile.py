@@ -1,5 +1,6 @@
 """Hostile servers and clients through a real mitmdump: the bytes stay what they are, one honest line, no traceback."""
 
+import contextlib
 import gzip
 import hashlib
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxy import Proxy, until
+from proxy import PATIENCE, Proxy, until
 from upstream import CUT, Answer, Upstream, event, stream
 
 CHAT = "https://api.openai.com/v1/chat/completions"
@@ -69,7 +70,7 @@ BODIES: dict[str, tuple[str, str, list[Any]]] = {
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 def test_whatever_comes(framing: str, start: Callable[..., Proxy], upstream: Upstream) -> None:
-    """Bombs, endless lines, deep nesting, false lengths and sums: each arrives unchanged and is one line without a claim."""
+    """Bombs, endless lines, deep nesting, false lengths and sums: each arrives unchanged, its line claims nothing."""
     proxy = start()
     for number, (name, (kind, coding, steps)) in enumerate(BODIES.items(), 1):
         headers = [("content-type", kind), *([("content-encoding", coding)] if coding else [])]
@@ -83,7 +84,7 @@ def test_whatever_comes(framing: str, start: Callable[..., Proxy], upstream: Ups
         else:
             got = proxy.call(CHAT, STREAM)
             assert hashlib.sha256(got.body).digest() == hashlib.sha256(whole).digest(), name
-        assert time.monotonic() - started < 5, name
+        assert time.monotonic() - started < PATIENCE, name
         until(lambda number=number: len(proxy.lines()) >= number, f"the line of {name}", proxy.output)
         line = proxy.lines()[-1]
         assert line["usage_source"] == "none", name
@@ -138,15 +139,18 @@ def test_requests_that_lie(start: Callable[..., Proxy], upstream: Upstream) -> N
     head = "POST http://api.openai.com/v1/chat/completions HTTP/1.1\r\n"
     for lines in (
         f"Host: api.openai.com\r\nContent-Length: {'9' * 5000}\r\n", "Host: api.openai.com\r\nContent-Length: -1\r\n",
-        "Host: user:secret@api.openai.com\r\nContent-Length: 0\r\n", "Host: \x1b[2J.example.com\r\nContent-Length: 0\r\n",
-        "Host: api.openai.com\r\nContent-Type: \xff\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n", "Host: [\r\nContent-Length: 0\r\n",
+        "Host: user:secret@api.openai.com\r\nContent-Length: 0\r\n",
+        "Host: \x1b[2J.example.com\r\nContent-Length: 0\r\n",
+        "Host: api.openai.com\r\nContent-Type: \xff\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n",
+        "Host: [\r\nContent-Length: 0\r\n",
         f"Host: {'x' * 5000}\r\nContent-Length: 0\r\nX-LLMTab-\xff: \xff\r\n",
     ):  # fmt: skip
         with socket.create_connection(("127.0.0.1", proxy.port), 5) as client:
             client.sendall(f"{head}{lines}Connection: close\r\n\r\n".encode("latin-1") + b"{}")
-            client.settimeout(2)
-            while client.recv(65536):
-                pass
+            client.settimeout(PATIENCE)
+            with contextlib.suppress(ConnectionError):
+                while client.recv(65536):
+                    pass
     upstream.on("POST llm.example.com/v1/chat/completions", Answer([answer()]))
     for body in (
         DEEP,
@@ -155,13 +159,15 @@ def test_requests_that_lie(start: Callable[..., Proxy], upstream: Upstream) -> N
         b'{"model":1' + b"0" * 5000 + b"}",
         json.dumps({"model": HOSTILE_NAME}).encode(),
     ):
-        proxy.call(CHAT, body, [("content-length", str(len(body)))])
+        assert proxy.call(CHAT, body).status == 200
         proxy.call("http://llm.example.com/v1/chat/completions", body, [("user-agent", "\x1b[2Jx/1 (a@b.c)")])
     assert "Traceback" not in proxy.output()
     assert "Addon error" not in proxy.output()
     assert "\x1b[2J" not in proxy.output()
     assert b"secret" not in proxy.ledger.read_bytes()
-    assert {line["usage_source"] for line in proxy.lines()} == {"reported"}, proxy.lines()
+    lines = proxy.lines()
+    assert all(line["usage"] == COUNTED if line.get("status") == 200 else "usage" not in line for line in lines), lines
+    assert len([line for line in lines if line.get("status") == 200]) >= 10
 
 
 def test_the_table_obeys_nobody(upstream: Upstream, conf: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """What the bytes of a stream's terminal event must hold, so that its end can be noticed while it passes.
 
-Knows the `end` tests of the profile language. Must not know streams or what follows from their end: a needle in a chunk is
-a hint, and the events themselves decide.
+Knows the `end` tests of the profile language. Must not know streams or what follows from their end: a needle in a chunk
+is a hint, and the events themselves decide.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +19,8 @@ _WORDS: Final = frozenset({"present", "absent"})
 def end_needles(spec: Mapping[str, Any]) -> tuple[bytes, ...]:
     """Bytes of which one stands in every event that meets one of the dialect's plain `end` tests.
 
-    Values are looked for with their quotes: inside a text of the model these are escaped. Tests for a member's presence,
-    patterns, and tests of several conditions give none: such streams end where they end. So do those that are added up.
+    Values are looked for with their quotes: inside a text of the model these are escaped. Tests for presence, patterns,
+    and tests of several conditions give none: such streams end where they end. So do sums over events.
     """
     rows = (spec.get("usage") or {}).values()
     if any(isinstance(row, Mapping) and row.get("fold") == "sum" for row in rows):

@@ -45,6 +45,7 @@ def add_parsers(verbs: Verbs) -> None:
     parser.add_argument("--url", metavar="URL", help="where the answer of FILE came from")
     parser.add_argument("--method", metavar="METHOD", default="POST", help="of --url (default: POST)")
     parser.add_argument("--model", metavar="MODEL", help="the model that was asked for")
+    parser.add_argument("--request", metavar="FILE", type=Path, help="the request's body, where figures depend on it")
     parser.add_argument("--provider", metavar="P", help="who answered, where no --url says it")
     parser.add_argument("--encoding", metavar="CODING", default="", help="content coding of FILE: gzip, br, zstd ...")
     parser.add_argument("--header", metavar="'NAME: VALUE'", action="append", default=[], help="a header of the answer")
@@ -177,7 +178,8 @@ def _sample(args: argparse.Namespace, target: str) -> "Sample":
             raise ValueError(f"--header {header!r}, expected 'name: value'")
         headers[name.strip().lower()] = value.strip()
     coding = args.encoding or ("gzip" if body.startswith(GZIP) else "")
-    return Sample(body, headers | ({"content-encoding": coding} if coding else {}), args.model)
+    request = args.request.read_bytes() if args.request else None
+    return Sample(body, headers | ({"content-encoding": coding} if coding else {}), args.model, request)
 
 
 def _file(contents: "Contents", at: "Place | None", sample: "Sample", provider: str | None) -> dict[str, Any]:
