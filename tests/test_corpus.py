@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -23,12 +24,15 @@ from llmtab.exchange import Answer, Call, Exchange, How, TapMemory
 from llmtab.pricing import PriceBook
 from llmtab.profiles import Claim
 from llmtab.record import encode
+from llmtab.tap import tapped
 from llmtab.wire.decoding import decode_all
 
 CORPUS = Path(__file__).parents[2] / "shared" / "corpus"
 pytestmark = pytest.mark.skipif(not CORPUS.is_dir(), reason="no recorded traffic in ../shared/corpus")
 
 BEGAN, HEAD, ENDED = 1_790_000_000.0, 1_790_000_000.1, 1_790_000_001.0
+MANY = 20_000
+"""Single bytes that one body is dripped in; a tenth of the recordings is longer, up to a megabyte."""
 FIELDS = {
     "input_tokens": "input_tokens",
     "cache_read_tokens": "cache_read_input_tokens",
@@ -97,6 +101,14 @@ def _headers(message: Mapping[str, Any]) -> dict[str, str]:
     return {name.lower(): value for name, value in message["headers"]}
 
 
+def dripped(body: bytes, size: int) -> Iterator[bytes]:
+    """The body in pieces of that size; single bytes only at both ends of a long one, where its figures stand."""
+    if size > 1 or len(body) <= MANY:
+        return pieces(body, size)
+    ends = MANY // 2
+    return chain(pieces(body[:ends], 1), pieces(body[ends:-ends], 101), pieces(body[-ends:], 1))
+
+
 def metered(
     one: Recording, body: bytes, coding: str = "", chunk: int | None = None, how: How = "complete"
 ) -> list[dict[str, Any]]:
@@ -108,8 +120,10 @@ def metered(
     headers = {**one.answer.headers, "content-encoding": coding} if coding else one.answer.headers
     exchange.answer = Answer(one.answer.status, headers, HEAD)
     buffered = chunk is None and not one.streamed and not one.claim.binding.stream
-    for piece in () if buffered else pieces(body, chunk or 500):
-        exchange.feed(piece, HEAD)
+    tap = tapped(exchange, None)
+    for piece in () if buffered else dripped(body, chunk or 500):
+        tap(piece)
+    assert not exchange.broken_tap
     seen = exchange.close(how, ENDED, body if buffered else None)
     assert seen is not None
     lines = book(seen, prices())

@@ -219,7 +219,7 @@ def _price(line: dict[str, Any], seen: Observation, prices: PriceBook, at: datet
         money, saved = _list_price(line, counters, model, prices, at)
         unread = _unread(reading) if reading.flags else None
         if unread in COUNTERS and (money["cost_usd"] or not any(counters.values())):
-            money, saved = _without_sum(money, unread), None
+            money, saved = _without_sum(money, str(unread)), None
     else:
         money = {"cost_usd": None, "cost_source": "unpriced", "cost_reason": "no_usage"}
     if reading.money is not None:

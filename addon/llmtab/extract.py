@@ -6,10 +6,11 @@ the events say beside: model, id, tier, end, error, money. Must not know bytes, 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from itertools import islice
 from typing import Any, Final
 
+from llmtab.amounts import amount_of
 from llmtab.profiles.compiled import Dialect, Part, Row
 from llmtab.profiles.refs import Scope, walk
 from llmtab.record import wire_text
@@ -20,8 +21,6 @@ NOTHING: Final[dict[str, Any]] = {}
 STANDARD_TIERS: Final[Mapping[str, str | None]] = {"default": "standard", "on_demand": "standard", "auto": None}
 """Words for the ordinary tier that several providers share; `auto` is a wish of the request, no tier."""
 
-LONGEST_AMOUNT: Final = 64
-"""Characters of an amount of money; a longer one is no amount (and cut short it could be another)."""
 MOST_REASONS: Final = 16
 """Different reasons to stop that are kept of one call: no provider has as many, a hostile list has millions."""
 MOST_PARTS: Final = 64
@@ -303,22 +302,6 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, str):
         return value
     return str(value) if isinstance(value, int) and abs(value) < 10**18 else None
-
-
-def amount_of(value: Any) -> Decimal | None:
-    """An amount of money from JSON or a header (`0.0012`, `"0.0012"`, `0.0012USD`); None where it is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
-        return None
-    if isinstance(value, int) and value >= 10**15:
-        return None
-    text = value[:99].strip().removesuffix("USD").strip().lstrip("$") if isinstance(value, str) else repr(value)
-    if len(text) > LONGEST_AMOUNT or not text.isascii():
-        return None
-    try:
-        amount = value if isinstance(value, Decimal) else Decimal(text)
-    except InvalidOperation:
-        return None
-    return amount if amount.is_finite() and 0 <= amount < 10**15 else None
 
 
 def merged(old: Any, new: Any) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class Watchers:
     def stop(self, *, exiting: bool = False) -> None:
         """Leave the last picture on the screen and the terminal as it was.
 
-        `exiting`: mitmproxy ends, and calls that are still open end after us: their URLs, keys and all, are not printed.
+        `exiting`: mitmproxy ends, and calls still open end after us: their URLs, keys and all, are not printed.
         """
         if self._table is not None:
             try:

@@ -17,7 +17,7 @@ _ID = re.compile(
     r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{4,}|[0-9a-fA-F]{16,}|\d{5,}|[a-z]{1,12}[_-](?=[A-Za-z0-9_]*\d)[A-Za-z0-9_]{12,}|[A-Za-z0-9_=-]{33,}"
     r"|(?=(?:[A-Za-z]*\d){3})[A-Za-z0-9]{10,}|.*(?:[%@=,]|[^!-~]).*"
 )
-"""Ids of content as providers make them: UUIDs, hex, long numbers, `resp_...`, `file-...`, letters and digits mixed, anything
+"""Ids as providers make them: UUIDs, hex, long numbers, `resp_...`, `file-...`, letters and digits mixed, anything
 very long; and whatever had to be escaped or is no plain word: a name, an address, a question."""
 
 
