@@ -1,4 +1,5 @@
-"""An observation becomes lines: outcome, how sure the usage is, what it cost, and the keys of the ledger in their order.
+"""An observation becomes lines: outcome, how sure the usage is, what it cost, and the keys of the ledger in their
+order.
 
 Knows the meaning of the record's fields (section 3 of the design). Must not know bytes, mitmproxy or files.
 """
@@ -30,7 +31,8 @@ SHARED: Final = (
 
 
 def book(seen: Observation, prices: PriceBook) -> list[dict[str, Any]]:
-    """The lines of one call: the main line, then a sub-line for each other model's share; [] where there is nothing to book."""
+    """The lines of one call: the main line, then a sub-line for each other model's share; [] where there is
+    nothing to book."""
     reading = seen.reading
     if seen.claim.binding.role == "by_shape" and not (reading.seen and reading.counters):
         return []
@@ -68,7 +70,8 @@ def book(seen: Observation, prices: PriceBook) -> list[dict[str, Any]]:
 
 
 def _judge(seen: Observation) -> tuple[str, str, str | None]:
-    """(outcome, usage_source, usage_reason). Completeness is judged by the terminal event seen, not by how the flow ended."""
+    """(outcome, usage_source, usage_reason). Completeness is judged by the terminal event seen, not by how the
+    flow ended."""
     reading, status = seen.reading, seen.answer.status
     arrived = seen.how == "complete" and not seen.undecodable and not seen.tap_error
     if seen.streamed:
@@ -109,7 +112,8 @@ def _unread(reading: Reading) -> str | None:
 
 
 def _delivered(seen: Observation, outcome: str) -> bool:
-    """Whether units that we count ourselves were used: a sound that the client stopped hearing was made all the same."""
+    """Whether units that we count ourselves were used: a sound that the client stopped hearing was made all the
+    same."""
     return outcome == "ok" or (outcome in ("aborted", "broken") and not seen.streamed and seen.response_bytes > 0)
 
 
@@ -119,8 +123,8 @@ def _opaque_name(seen: Observation) -> str:
 
 
 def _facts(seen: Observation) -> dict[str, Any]:
-    """What is known of the call up to its outcome. Lines are built in the ledger's order, without what is not known: one
-    that is rearranged afterwards costs every call more than all the rest of its booking."""
+    """What is known of the call up to its outcome. Lines are built in the ledger's order, without what is not known:
+    one that is rearranged afterwards costs every call more than all the rest of its booking."""
     call, reading, claim = seen.call, seen.reading, seen.claim
     binding, dialect = claim.binding, reading.dialect
     line: dict[str, Any] = {
@@ -223,7 +227,7 @@ def _price(line: dict[str, Any], seen: Observation, prices: PriceBook, at: datet
     else:
         money = {"cost_usd": None, "cost_source": "unpriced", "cost_reason": "no_usage"}
     if reading.money is not None:
-        _report(money, reading, reading.money, flags)
+        _report(money, reading, reading.money, flags, cut=line["usage_source"] == "partial")
         line.update(in_order(money))
     else:
         line.update(money)
@@ -241,7 +245,8 @@ def _without_sum(money: Mapping[str, Any], unread: str) -> dict[str, Any]:
 def _list_price(
     line: Mapping[str, Any], counters: Mapping[str, Quantity], model: str | None, prices: PriceBook, at: datetime
 ) -> tuple[dict[str, Any], Decimal | None]:
-    """The keys of a cost by our table, and what caching saved. A call without a model fits only a user's pattern `*`."""
+    """The keys of a cost by our table, and what caching saved. A call without a model fits only a user's pattern
+    `*`."""
     found = prices.price(
         Usage(counters),
         line["provider"],
@@ -266,8 +271,9 @@ def _list_price(
     return money, saved
 
 
-def _report(money: dict[str, Any], reading: Reading, said: Decimal, flags: list[str]) -> None:
-    """The provider's own money beside ours; preferred where the profile trusts it."""
+def _report(money: dict[str, Any], reading: Reading, said: Decimal, flags: list[str], cut: bool) -> None:
+    """The provider's own money beside ours; preferred where the profile trusts it. Of a cut stream it is a running
+    sum."""
     money["cost_reported_usd"] = said.quantize(PLACES, ROUND_HALF_EVEN)
     whole = (said + reading.beside if reading.beside is not None else said).quantize(PLACES, ROUND_HALF_EVEN)
     listed = money["cost_usd"]
@@ -276,7 +282,8 @@ def _report(money: dict[str, Any], reading: Reading, said: Decimal, flags: list[
         if abs(listed - whole) > DIFFERS * max(listed, whole):
             flags.append("cost_differs")
     if reading.dialect.trust:
-        money.update(cost_usd=whole, cost_source="reported", cost_reason=None, cost_partial_usd=None)
+        source = "estimated" if cut else "reported"
+        money.update(cost_usd=whole, cost_source=source, cost_reason=None, cost_partial_usd=None)
 
 
 def _share(

@@ -15,7 +15,16 @@ from typing import NoReturn
 from llmtab import __version__
 from llmtab.verbs import Verbs
 
-ROOMS = ("verbs.proxy", "verbs.demo", "verbs.tail", "verbs_price", "verbs.check", "verbs.verify", "verbs.prune", "verbs.schema")
+ROOMS = (
+    "verbs.proxy",
+    "verbs.demo",
+    "verbs.tail",
+    "verbs_price",
+    "verbs.check",
+    "verbs.verify",
+    "verbs.prune",
+    "verbs.schema",
+)
 """The modules that declare verbs, in the order of `--help`. One that is not there yet declares nothing."""
 
 

@@ -36,8 +36,10 @@ _WORDS: Final[Mapping[str, tuple[str, ...]]] = {
     "server": ("server", "internal", "api_error", "modelstream", "bad_gateway"),
 }
 _STATUS: Final[Mapping[int, str]] = {
-    400: "invalid_request", 401: "auth", 402: "quota", 403: "permission", 404: "not_found", 408: "timeout", 409: "invalid_request",
-    413: "invalid_request", 415: "invalid_request", 422: "invalid_request", 424: "server", 429: "rate_limited", 498: "overloaded",
+    400: "invalid_request", 401: "auth", 402: "quota", 403: "permission", 404: "not_found", 408: "timeout",
+    409: "invalid_request",
+    413: "invalid_request", 415: "invalid_request", 422: "invalid_request", 424: "server", 429: "rate_limited",
+    498: "overloaded",
     503: "overloaded", 504: "timeout", 524: "timeout", 529: "overloaded",
 }  # fmt: skip
 

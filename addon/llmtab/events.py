@@ -53,10 +53,11 @@ def _is_shallow(value: Any) -> bool:
 
 
 def ends_of(body: bytes) -> dict[str, Any] | None:
-    """The scalar and object members around the one big array of a body, e.g. of embeddings: the array itself is skipped.
+    """The scalar and object members around the one big array of a body, e.g. of embeddings: the array itself is
+    skipped.
 
-    `{"object":"list","data":[...],"model":"m","usage":{...}}` gives object, model and usage. None where the body has another
-    form: then it has to be parsed whole.
+    `{"object":"list","data":[...],"model":"m","usage":{...}}` gives object, model and usage. None where the body has
+    another form: then it has to be parsed whole.
     """
     start, stop = body.find(b"["), body.rfind(b"]")
     if start < 0 or stop < start:

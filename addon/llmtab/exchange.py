@@ -1,7 +1,7 @@
 """One call being observed: `feed(chunk)` while it passes, `close(how)` once, and the ledger's lines come out.
 
-Knows how bytes become events (through `wire`), which dialect reads them, and how what was read becomes a line. Must not know
-mitmproxy, files or clocks: times and ids are handed in.
+Knows how bytes become events (through `wire`), which dialect reads them, and how what was read becomes a line. Must
+not know mitmproxy, files or clocks: times and ids are handed in.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +54,8 @@ class TapMemory:
 
 @dataclass(slots=True)
 class Call:
-    """The request's side, as the shell saw it. `began`: epoch seconds. `headers`: lower-case names, only those wanted."""
+    """The request's side, as the shell saw it. `began`: epoch seconds. `headers`: lower-case names, only those
+    wanted."""
 
     id: str
     host: str
@@ -110,7 +111,8 @@ class Exchange:
 
     __slots__ = (
         "_counted", "_decoder", "_end", "_first_token_at", "_folds", "_held", "_incremental", "_memory", "_scanned",
-        "_selector", "_settled", "_size", "_times", "_torn", "_transport", "answer", "broken_tap", "call", "chunks", "claim", "closed", "following",
+        "_selector", "_settled", "_size", "_times", "_torn", "_transport", "answer", "broken_tap", "call", "chunks",
+        "claim", "closed", "following",
         "undecodable", "unsent",
     )  # fmt: skip
 
@@ -271,7 +273,8 @@ class Exchange:
         return seen
 
     def end_needles(self) -> tuple[bytes, ...]:
-        """Bytes of which one stands in the last event of this call's stream; () where it cannot be seen while it passes."""
+        """Bytes of which one stands in the last event of this call's stream; () where it cannot be seen while it
+        passes."""
         if self.answer.headers.get("content-encoding", "identity") != "identity":
             return ()
         return tuple({needle for dialect in self.claim.binding.dialects for needle in dialect.end_needles})
@@ -345,7 +348,8 @@ class Exchange:
             self._first_token_at = self._first_token(whole, events[:HEAD])
 
     def _unfold(self, chunks: list[bytes], coding: str) -> None:
-        """A stream that a few bytes unfold to: 100,000 events of one shape shrink fiftyfold, and its figures come last."""
+        """A stream that a few bytes unfold to: 100,000 events of one shape shrink fiftyfold, and its figures come
+        last."""
         self._decoder, self.undecodable = decoder(coding), ""
         for chunk in chunks:
             self._select(chunk)
@@ -356,7 +360,8 @@ class Exchange:
             fold.feed(event)
 
     def _feed_json(self, data: bytes, chunks: list[bytes], coding: str) -> None:
-        """One JSON body. Of a large one the members around its big array are tried first, of one over the limit only they."""
+        """One JSON body. Of a large one the members around its big array are tried first, of one over the limit
+        only they."""
         counted = any(dialect.counts_lists for dialect in self.claim.binding.dialects)
         if chunks or len(data) > (WHOLE if counted else BIG):
             around = joined_ends(head_and_tail(chunks, coding)) if chunks else ends_of(data)

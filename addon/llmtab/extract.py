@@ -1,7 +1,7 @@
 """Events to counters: the fold of one call's events over one dialect.
 
-Knows how usage objects of several events become one (replaced, merged, summed), how rows become inclusive counters, and what
-the events say beside: model, id, tier, end, error, money. Must not know bytes, hosts, prices or the ledger.
+Knows how usage objects of several events become one (replaced, merged, summed), how rows become inclusive counters,
+and what the events say beside: model, id, tier, end, error, money. Must not know bytes, hosts, prices or the ledger.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,6 +1,7 @@
 """The few headers that matter, picked out of all that a message has.
 
-Knows spellings: a name is understood once, as it is written, and recognised afterwards. Must not know what a header means.
+Knows spellings: a name is understood once, as it is written, and recognised afterwards. Must not know what a header
+means.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,7 +1,8 @@
 """The shell: mitmproxy's options and hooks, nothing else. The only room that imports mitmproxy's flows.
 
-Knows when mitmproxy calls what, and hands bytes, headers and times on. Must not know what they mean. Nothing here may harm
-the traffic: the stream tap swallows every error, hooks only read, and the one change to a request is taking off our labels.
+Knows when mitmproxy calls what, and hands bytes, headers and times on. Must not know what they mean. Nothing here may
+harm the traffic: the stream tap swallows every error, hooks only read, and the one change to a request is taking off
+our labels.
 """
 
 import asyncio
@@ -130,7 +131,8 @@ class Meter:
                 self._watchers.tick(self.setup.ledger)
 
     def done(self) -> None:
-        """At shutdown every open call gets its line now (mitmproxy's error hooks come later); on a reload they live on."""
+        """At shutdown every open call gets its line now (mitmproxy's error hooks come later); on a reload they
+        live on."""
         if self._ticker is not None:
             self._ticker.cancel()
         asked = getattr(ctx.master, "should_exit", None)
@@ -259,7 +261,9 @@ class Meter:
             # audio, images, event streams under a name of their own: nothing a JSON reader would want whole
             return bool(content_type) and "json" not in content_type
         body = flow.request.raw_content or b""
-        return b'"stream"' in body and bool(_ASKS_STREAM.search(body, 0, UPLOAD) or _ASKS_STREAM.search(body, max(0, len(body) - UPLOAD)))
+        return b'"stream"' in body and bool(
+            _ASKS_STREAM.search(body, 0, UPLOAD) or _ASKS_STREAM.search(body, max(0, len(body) - UPLOAD))
+        )
 
     def response(self, flow: http.HTTPFlow) -> None:
         exchange = vars(flow).get(_STATE)

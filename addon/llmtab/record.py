@@ -1,7 +1,8 @@
 """One line of the ledger: its keys in their order, its bytes, and its JSON Schema.
 
-Knows what a line may hold and how it is written and read back. Must not know where lines are kept, how they are chained,
-or where their values come from. In memory a line is a plain dict of these keys, absent keys omitted, money as Decimal.
+Knows what a line may hold and how it is written and read back. Must not know where lines are kept, how they are
+chained, or where their values come from. In memory a line is a plain dict of these keys, absent keys omitted, money
+as Decimal.
 """
 
 import json
@@ -133,10 +134,12 @@ FIELDS: Final = tuple(Record.__annotations__)
 """The keys in the order they are written in."""
 
 # The encoder (Rust, four times as fast as the standard library's) writes a Decimal as a string. So a mark stands in for
-# each value that holds one, and its text is put there afterwards. No string can hold the mark: wire strings are printable.
+# each value that holds one, and its text is put there afterwards. No string can hold the mark: wire strings are
+# printable.
 _MARK: Final = "\x01"
 _MAY_HOLD_MONEY: Final = (
-    "usage", "cost_usd", "cost_partial_usd", "cost_lines", "cost_list_usd", "cost_reported_usd", "saved_usd", "estimate",
+    "usage", "cost_usd", "cost_partial_usd", "cost_lines", "cost_list_usd", "cost_reported_usd", "saved_usd",
+    "estimate",
     "budget", "timing",
 )  # fmt: skip
 _NO_MONEY: Final = frozenset({int, float, str, bool})

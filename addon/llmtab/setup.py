@@ -1,7 +1,7 @@
 """The set-up of a running meter: mitmproxy's `llmtab_*` options turned into profiles, prices, ledger.
 
-Knows option names, defaults and where things lie. Must not know flows. A bad value or file raises ValueError or OSError with
-one clear line; the set-up in force is never half changed.
+Knows option names, defaults and where things lie. Must not know flows. A bad value or file raises ValueError or
+OSError with one clear line; the set-up in force is never half changed.
 """
 
 import logging
@@ -113,7 +113,8 @@ class Setup:
         found = sources.read()
         path = Path(options.llmtab_ledger).expanduser() if options.llmtab_ledger else home() / "ledger.jsonl"
         return cls(
-            found.config, found.profiles, found.prices, _ledger(path, options.llmtab_fsync, _chain_key(options.llmtab_chain_key), old),
+            found.config, found.profiles, found.prices,
+            _ledger(path, options.llmtab_fsync, _chain_key(options.llmtab_chain_key), old),
             Fingerprints(home() / "key"), options.llmtab_intercept == "all", options.llmtab_table,
             sources, found.stamp, options.llmtab_estimate or warn is not None, warn,
             options.llmtab_rotate,

@@ -4,6 +4,7 @@ Knows the words (OpenTelemetry's GenAI terms with underscores), which counter is
 at its parent's rate. Must not know providers, prices, wire formats or files; imports nothing of ours.
 """
 
+# ruff: noqa: E501 - the table reads best with one row a line
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal

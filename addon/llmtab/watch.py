@@ -1,7 +1,7 @@
 """Who is told of new lines: the live table, or one plain line a call in the log.
 
-Knows when to draw. Must not know how a table looks (`live`) and must not be able to hurt the ledger: every watcher's error is
-caught here, logged once and forgotten.
+Knows when to draw. Must not know how a table looks (`live`) and must not be able to hurt the ledger: every watcher's
+error is caught here, logged once and forgotten.
 """
 
 import logging

@@ -21,7 +21,8 @@ ORIGIN: Final = "_from"
 CACHE_SIZE: Final = 4096
 """Paths remembered with their claim; real clients use a handful, a scanner must not fill the memory."""
 LONGEST_PATH: Final = 2048
-"""Characters of a path that are looked at: the longest honest ones hold an ARN. Patterns and their cache cost by length."""
+"""Characters of a path that are looked at: the longest honest ones hold an ARN. Patterns and their cache cost by
+length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ class Provider:
 
     @property
     def routes(self) -> list[tuple[frozenset[str], Any, str, Any]]:
-        """(methods, path pattern, "METHOD /path", what it speaks): the provider's own routes first, then its surfaces'."""
+        """(methods, path pattern, "METHOD /path", what it speaks): the provider's own routes first, then its
+        surfaces'."""
         if self._routes is None:
             self._routes = [_route(key, "", spec) for key, spec in (self.spec.get("routes") or {}).items()]
             for entry in self.spec.get("serves") or ():
@@ -144,7 +146,8 @@ class Profiles:
 
     @classmethod
     def load(cls, folders: Sequence[Path] = (), extra: Iterable[Mapping[str, Any]] = ()) -> "Profiles":
-        """The built-in profiles, then those in `folders`, then `extra` (validated, from the config). Raises ConfigError."""
+        """The built-in profiles, then those in `folders`, then `extra` (validated, from the config). Raises
+        ConfigError."""
         files = _built_in_files()
         built_in: list[Mapping[str, Any]] = cached(files, VERSION, lambda: [read_profile(path) for path in files])
         own: list[Mapping[str, Any]] = [spec for folder in folders for spec in read_folder(folder)]

@@ -1,6 +1,8 @@
-"""A dialect made ready to run: rows, facts and tests as functions, and the member names that mark an event worth parsing.
+"""A dialect made ready to run: rows, facts and tests as functions, and the member names that mark an event worth
+parsing.
 
-Knows how the forms of the profile language are evaluated. Must not know files, hosts, or how a stream is cut into events.
+Knows how the forms of the profile language are evaluated. Must not know files, hosts, or how a stream is cut into
+events.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -8,7 +10,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from llmtab.profiles.endings import end_needles
-from llmtab.profiles.generated import Choice, FastFacts, fast_facts, fast_marks, fast_rows, fast_slots, plain_pointer
+from llmtab.profiles.generated import Choice, fast_facts, fast_marks, fast_rows, fast_slots, plain_pointer
 from llmtab.profiles.keys import counts_lists, first_members, keys_of
 from llmtab.profiles.refs import EACH, Compiler, Getter, Scope, Slots, Test, pointer_parts, split_ref
 from llmtab.usage import Quantity
@@ -20,7 +22,8 @@ LONGEST_NUMERAL: Final = 32
 PLACES: Final = 9
 """Decimal places of a quantity that is not whole (seconds of audio, say)."""
 FACTS: Final = (
-    "model", "request_model", "price_model", "id", "request_id", "tier", "pricing_tier", "region", "session", "error_type",
+    "model", "request_model", "price_model", "id", "request_id", "tier", "pricing_tier", "region", "session",
+    "error_type",
 )  # fmt: skip
 """What is asked once when the call is over, in the order of `Dialect.facts`."""
 
@@ -299,7 +302,8 @@ def _money(compiler: Compiler, money: Mapping[str, Any]) -> Money:
 
 
 def _choices(compiler: Compiler, fact: Any, base: str) -> list[Choice]:
-    """The alternatives of a fact; `base` as in `Compiler`: "event" for facts of the call, "here" for the usage object."""
+    """The alternatives of a fact; `base` as in `Compiler`: "event" for facts of the call, "here" for the usage
+    object."""
     if fact is None:
         return []
     if isinstance(fact, str):

@@ -1,8 +1,8 @@
 """The plain parts of a dialect as generated Python: one straight function instead of a tree of closures.
 
 Rows, slots and tests that are nothing but member look-ups make up nearly all of every dialect and run on every call; as
-straight code they cost a tenth. Whatever is more than a look-up, and every value that is not what it usually is, goes back to
-the closures of `compiled`, which define the meaning: a test holds both against each other.
+straight code they cost a tenth. Whatever is more than a look-up, and every value that is not what it usually is, goes
+back to the closures of `compiled`, which define the meaning: a test holds both against each other.
 """
 
 from collections.abc import Callable, Mapping, Sequence

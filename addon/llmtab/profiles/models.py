@@ -1,7 +1,7 @@
 """The profile language as pydantic models: what a dialect file, a provider file and a surface file may say.
 
-Knows the grammar only. Imported when a file has to be validated (not when a validated form comes out of the cache), since
-importing pydantic costs more than reading all profiles. Must not know how a profile is run: `compiled.py` does.
+Knows the grammar only. Imported when a file has to be validated (not when a validated form comes out of the cache),
+since importing pydantic costs more than reading all profiles. Must not know how a profile is run: `compiled.py` does.
 """
 
 from typing import Annotated, Any, Literal
@@ -184,8 +184,8 @@ class AnyRef(Strict):
 class Money(Strict):
     """Money on the wire. `scale` turns the figure into USD; `zero: unknown` says that 0 is a placeholder.
 
-    `beside: true`: somebody else charges it (a gateway's upstream under the customer's own key). It is part of the cost, but
-    not of what this provider says that it charges.
+    `beside: true`: somebody else charges it (a gateway's upstream under the customer's own key). It is part of the
+    cost, but not of what this provider says that it charges.
     """
 
     ref: Ref | AnyRef

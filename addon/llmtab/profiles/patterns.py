@@ -75,7 +75,8 @@ def clean_path(path: str) -> str:
 
 
 def shown_path(path: str, captures: Mapping[str, str]) -> str:
-    """A path as the ledger shows it: segments that name a piece of content become `{id}`, models and deployments stay."""
+    """A path as the ledger shows it: segments that name a piece of content become `{id}`, models and deployments
+    stay."""
     keep = {captures.get("model"), captures.get("deployment")}
     parts = [
         part if unquote(part) in keep or not _ID.fullmatch(part) else "{id}" for part in clean_path(path).split("/")

@@ -1,9 +1,9 @@
 """References and tests: the two words every profile is made of, compiled to plain functions.
 
-Knows how a reference is spelt (`/pointer`, `event:/pointer`, `usage:/pointer`, `header:NAME` of the response, `request:/pointer`,
-`request_header:NAME`, `path:NAME`, `host:NAME`, `query:NAME`), checks it with the `jsonpointer` package when a profile is loaded, and compiles it to a function
-that walks the pointer's parts (resolving with the package on every event would be twelve times slower). Must not know
-counters, providers or streams.
+Knows how a reference is spelt (`/pointer`, `event:/pointer`, `usage:/pointer`, `header:NAME` of the response,
+`request:/pointer`, `request_header:NAME`, `path:NAME`, `host:NAME`, `query:NAME`), checks it with the `jsonpointer`
+package when a profile is loaded, and compiles it to a function that walks the pointer's parts (resolving with the
+package on every event would be twelve times slower). Must not know counters, providers or streams.
 """
 
 import fnmatch
@@ -25,8 +25,8 @@ class Scope:
     """What a reference may look at, besides the element it stands in.
 
     `usage`: the usage object folded so far. `slots`: the last value of each event-level reference. `headers`: response
-    headers by lower-case name, `request_headers` the request's. `request()`: the request's JSON, parsed when first asked for. `captures`: what the host and
-    path patterns caught. `query(name)`: one query parameter.
+    headers by lower-case name, `request_headers` the request's. `request()`: the request's JSON, parsed when first
+    asked for. `captures`: what the host and path patterns caught. `query(name)`: one query parameter.
     """
 
     __slots__ = ("captures", "dropped", "headers", "query", "request", "request_headers", "slots", "usage")
@@ -131,8 +131,8 @@ def walk_each(here: Any, parts: Sequence[str]) -> Iterator[tuple[Any, Any]]:
 class Compiler:
     """Compiles the references of one dialect. `base` says what a bare pointer points into.
 
-    "here": the object the function is given (a usage object, an element, an event). "event": the event, through a slot that
-    keeps the last value seen (the form of `model`, `id` and the like, asked when the call is over).
+    "here": the object the function is given (a usage object, an element, an event). "event": the event, through a
+    slot that     keeps the last value seen (the form of `model`, `id` and the like, asked when the call is over).
     """
 
     def __init__(self, slots: Slots, headers: set[str]) -> None:
@@ -216,7 +216,8 @@ def _event_getter(parts: tuple[str, ...], where: Test | None) -> Getter:
 
 
 def _fits(expected: Any) -> Callable[[Any], bool]:
-    """A function that says whether a value is the one expected: a value, a list of them, a glob, `present`, `absent`."""
+    """A function that says whether a value is the one expected: a value, a list of them, a glob, `present`,
+    `absent`."""
     if expected == "present":
         return lambda value: value is not None
     if expected == "absent":

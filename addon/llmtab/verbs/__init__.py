@@ -5,7 +5,6 @@ import they know only argparse; what a verb needs is imported when it runs.
 """
 
 import argparse
-import os
 from collections.abc import Callable
 from pathlib import Path
 
