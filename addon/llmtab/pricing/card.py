@@ -9,24 +9,28 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Context, Decimal
 from typing import Any, Final, NamedTuple
 
+from llmtab.pricing.plan import Plan
 from llmtab.pricing.rates import RATES
 
 BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 END: Final = datetime.max.replace(tzinfo=UTC)
 STANDARD: Final = frozenset({None, "", "standard", "default"})
+PLACES: Final = 12
+"""After the point, of money on a line."""
 EXACT: Final = Context(prec=50)
 """Products of published prices and factors never need more digits: every rate is exact."""
 
 
 class Rate(NamedTuple):
     """USD for `per` units, after `factors` (None where there are none); `each` is USD for one unit, `whole` whether it
-    is so exactly (USD per hour in seconds often is not)."""
+    is so exactly (USD per hour in seconds often is not), `fine` whether it has more than 12 places."""
 
     rate: Decimal
     per: int
     each: Decimal
     factors: Mapping[str, Decimal] | None
     whole: bool
+    fine: bool
 
     def times(self, quantity: int | Decimal) -> Decimal:
         """USD for so many units, not yet rounded."""
@@ -41,12 +45,14 @@ type Rates = Mapping[str, Rate]
 
 class Card(NamedTuple):
     """`steps`: (prompt tokens above which it holds, rates), highest first, the last one above -1; rates are None
-    where the tier is not offered for such prompts. `free`: everything is 0, said by the table."""
+    where the tier is not offered for such prompts. `free`: everything is 0, said by the table. `plans`: for `charge`,
+    which keeps there how calls of one shape are billed."""
 
     steps: Sequence[tuple[int, Rates | None]]
     price: dict[str, str]
     free: bool
     tier: str | None
+    plans: dict[tuple[Any, ...], Plan | tuple[()]]
 
     def at(self, prompt_tokens: int | Decimal) -> Rates | None:
         """The rates for a prompt of this size, cached and written tokens included."""
@@ -91,7 +97,7 @@ def build(
 ) -> tuple[Card | str, Span]:
     """The card of a period, or the reason why there is none, and how long that answer holds."""
     if period.get("free"):
-        return Card([(-1, {})], price, True, None), (BEGINNING, END)
+        return Card([(-1, {})], price, True, None, {}), (BEGINNING, END)
     named = None if tier in STANDARD else tier
     window, span = _window_at(period.get("windows", ()), at)
     factors: dict[str, Decimal] = {}
@@ -117,7 +123,7 @@ def build(
     discount, fixed = _discount_at(terms.discount, at)
     steps = _steps(row, base, factors, discount)
     since = moment(terms.tiers_from) if named and terms.tiers_from else BEGINNING
-    return Card(steps, price, False, named), _overlap(span, fixed, (since, END))
+    return Card(steps, price, False, named, {}), _overlap(span, fixed, (since, END))
 
 
 def _steps(
@@ -152,8 +158,14 @@ def _rates(row: Mapping[str, Any], factors: dict[str, Decimal], discount: Decima
             value = EXACT.multiply(value, factor)
         value = EXACT.plus(value)
         each = EXACT.divide(value, per)
-        found[known.counter] = Rate(value, per, each, applied or None, EXACT.multiply(each, per) == value)
+        whole = EXACT.multiply(each, per) == value
+        found[known.counter] = Rate(value, per, each, applied or None, whole, not whole or _places(each) > PLACES)
     return found
+
+
+def _places(value: Decimal) -> int:
+    exponent = value.normalize(EXACT).as_tuple().exponent
+    return -exponent if isinstance(exponent, int) else 0
 
 
 def _priced(value: Any, per: int) -> tuple[Decimal, int]:

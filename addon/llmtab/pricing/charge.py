@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any, Final, NamedTuple
 
-from llmtab.pricing.card import Card, Rate, Rates
+from llmtab.pricing.card import EXACT, Card, Rate, Rates
+from llmtab.pricing.plan import Plan, Row
 from llmtab.usage import COUNTERS, UNPRICED, Quantity, Usage
 
 PICO: Final = Decimal("1e-12")
 ZERO: Final = Decimal(0)
 MONEY: Final = Context(prec=60, rounding=ROUND_HALF_EVEN)
+add: Final = MONEY.add
+times_exactly: Final = EXACT.multiply
 INPUT: Final = "input_tokens"
 READ: Final = "cache_read_input_tokens"
 WRITTEN: Final = "cache_creation_input_tokens"
@@ -59,9 +62,83 @@ CROSSES: Final = {row.crosses: row.name for row in COUNTERS.values() if row.cros
 TOKENS: Final = frozenset(name for name, row in COUNTERS.items() if row.unit == "token")
 
 
+MOST_PLANS: Final = 64
+"""Shapes of calls kept a card: a model has a handful."""
+
+
 def charge(card: Card, usage: Usage) -> Cost | Unpriced:
     """The cost of `usage` by `card`. Zero-valued counters need no price; unknown ones are not assumed."""
     counters = usage.counters
+    prompt = counters.get(INPUT)
+    if prompt is not None and not card.free:
+        for step in card.steps:
+            if prompt > step[0]:
+                break
+        above, rates = step
+        shape = (above, *counters, *[name for name in counters if counters[name]])
+        plan = card.plans.get(shape)
+        if plan is None and rates is not None:
+            if len(card.plans) >= MOST_PLANS:
+                card.plans.clear()
+            plan = card.plans[shape] = _plan(counters, rates)
+        if plan and (cost := _billed(plan, counters, card.price)):
+            return cost
+    return stepwise(card, counters)
+
+
+def _billed(plan: Plan, counters: Mapping[str, Quantity], price: Mapping[str, str]) -> Cost | None:
+    """The cost by a plan; None where the figures contradict each other or something has no price: `stepwise` says
+    what."""
+    for part, whole in plan.checks:
+        if counters[part] > counters[whole]:
+            return None
+    lines: list[Line] = []
+    total, saved = ZERO, plan.saved
+    for name, terms, rate, gain in plan.rows:
+        quantity = counters[name]
+        for other, times in terms:
+            quantity += counters[other] * times
+        if quantity == 0:
+            continue
+        if quantity < 0 or rate is None:
+            return None
+        usd = times_exactly(rate.each, quantity) if rate.whole else rate.times(quantity)
+        if rate.fine or type(quantity) is not int:
+            usd = MONEY.quantize(usd, PICO)
+        line: Line = {"counter": name, "quantity": quantity, "rate": rate.rate, "per": rate.per, "usd": usd}
+        if rate.factors:
+            line["factors"] = dict(rate.factors)
+        lines.append(line)
+        total = add(total, usd)
+        if gain is not None and saved is not None:
+            saved = add(saved, times_exactly(gain, quantity))
+    if not lines:
+        return None
+    return Cost(total, lines, dict(price), None if saved is None else MONEY.quantize(saved, PICO))
+
+
+def _plan(counters: Mapping[str, Quantity], rates: Rates) -> Plan | tuple[()]:
+    """How calls with these counters, and the same ones at 0, are billed; () where it takes more than sums."""
+    used = {name: 1 for name in counters if counters[name] and name not in UNPRICED}
+    used = dict.fromkeys(sorted(used, key=ORDER.__getitem__), 1)
+    if not MODALITIES.isdisjoint(used) or ("requests" in rates and "requests" not in counters):
+        return ()
+    checks = tuple((name, whole) for name in used for whole in WHOLES[name] if whole in counters)
+    used = _without_replaced(used)
+    # Which part is taken off what depends on the names alone: one unit of each shows where it goes.
+    shares = {one: _disjoint({name: int(name == one) for name in used}, rates) for one in used}
+    rows = []
+    for name in _disjoint(used, rates):
+        terms = tuple((one, int(share[name])) for one, share in shares.items() if one != name and share[name])
+        rate = _rate(name, rates)
+        rows.append(Row(name, terms, rate, _gain(name, rates) if rate is not None and name in CACHED else None))
+    cached = [row for row in rows if row.name in CACHED]
+    known = all(row.gain is not None or row.rate is None for row in cached)
+    return Plan(checks, tuple(rows), ZERO if cached and known else None)
+
+
+def stepwise(card: Card, counters: Mapping[str, Quantity]) -> Cost | Unpriced:
+    """Step by step, with the reason where there is no cost."""
     used = {name: counters[name] for name in sorted(counters, key=ORDER.__getitem__) if counters[name]}
     for name in UNPRICED:
         used.pop(name, None)
@@ -76,12 +153,18 @@ def charge(card: Card, usage: Usage) -> Cost | Unpriced:
         for whole in WHOLES[name]:
             if value > counters.get(whole, value):
                 return Unpriced(f"inconsistent:{name}", None, [], dict(card.price))
-    for billed, replaced in BILLED.items():
-        if billed in used:
-            used = {name: used[name] for name in used if name != replaced and replaced not in ANCESTORS[name]}
+    used = _without_replaced(used)
     quantities = _disjoint(used, rates)
     reason = None if MODALITIES.isdisjoint(used) else _overlaps(used, counters, rates, quantities)
     return _settle(quantities, rates, dict(card.price), reason)
+
+
+def _without_replaced[Q: (int, Quantity)](used: dict[str, Q]) -> dict[str, Q]:
+    """Without what the provider's billed units stand for."""
+    for billed, replaced in BILLED.items():
+        if billed in used:
+            used = {name: used[name] for name in used if name != replaced and replaced not in ANCESTORS[name]}
+    return used
 
 
 def _free(used: Mapping[str, Quantity], card: Card) -> Cost:
@@ -196,10 +279,17 @@ def _saved(quantities: Mapping[str, Quantity], rates: Rates) -> Decimal | None:
     for name, quantity in quantities.items():
         if name not in CACHED:
             continue
-        crosses = COUNTERS[name].crosses
-        plain = _rate(crosses[1], rates) if crosses else rates.get(INPUT)
-        if plain is None:
-            return None
-        gain = MONEY.multiply(quantity, MONEY.subtract(plain.each, rates[name].each))
-        saved = MONEY.add(saved or ZERO, gain)
+        saved = saved or ZERO
+        if quantity:
+            gain = _gain(name, rates)
+            if gain is None:
+                return None
+            saved = MONEY.add(saved, MONEY.multiply(quantity, gain))
     return None if saved is None else MONEY.quantize(saved, PICO)
+
+
+def _gain(name: str, rates: Rates) -> Decimal | None:
+    """What one cached or written token costs less than plain prompt; None where plain prompt has no price."""
+    crosses = COUNTERS[name].crosses
+    plain = _rate(crosses[1], rates) if crosses else rates.get(INPUT)
+    return None if plain is None else MONEY.subtract(plain.each, rates[name].each)
