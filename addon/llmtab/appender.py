@@ -73,10 +73,36 @@ class Appender:
 
     def put(self, batch: bytes) -> None:
         """Queues whole lines (the caller asks `has_room` first) and writes what it can."""
+        if not self._queue and self._thread is None and self._at_once(batch):
+            return
         self._queue.append(batch)
         self._bytes_in += len(batch)
         self._lines_in += batch.count(b"\n")
         self.pump()
+
+    def _at_once(self, batch: bytes) -> bool:
+        """Nearly every batch: the file is open, ends where our last write ended, and takes the whole. False, and
+        nothing is changed, where that is not so."""
+        with self._busy:
+            start = time.perf_counter()
+            if self._fd < 0 or self._half or self.trouble or start - self._looked >= LOOK_SECONDS:
+                return False
+            try:
+                file = os.fstat(self._fd)
+                if not file.st_nlink or file.st_size != self._end:
+                    return False
+                count = self._write(self._fd, batch)
+            except OSError:
+                return False
+            self._end += count
+            self.dirty = True
+            seconds = time.perf_counter() - start
+        if count != len(batch):  # a full disk took a part
+            self._half = count
+            return False
+        if seconds >= SLOW_SECONDS:
+            self._start_thread(seconds)
+        return True
 
     def has_room(self) -> bool:
         """Whether one more batch may wait; the bound is passed by at most that batch."""
@@ -257,7 +283,7 @@ class Appender:
             # Under load the path itself is looked up only now and then: a deleted file shows in its link count, and one
             # that was renamed a moment ago is still read as part of the ledger.
             ours = os.fstat(self._fd)
-            now = time.monotonic()
+            now = time.perf_counter()
             if ours.st_nlink and (self._half or now - self._looked < LOOK_SECONDS):
                 return ours.st_size
             self._looked = now
