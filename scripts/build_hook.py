@@ -1,4 +1,5 @@
-"""What the wheel holds beside the package's own files: prices, their parsed form, and the file for `mitmdump -s`."""
+"""What the wheel holds beside the package's own files: prices, the parsed forms of prices and profiles, and the file
+for `mitmdump -s`."""
 
 import sys
 import tempfile
@@ -19,16 +20,16 @@ class WheelFiles(BuildHookInterface):  # type: ignore[type-arg]
         added["pricing.yaml"] = "llmtab/pricing.yaml"
         added["addon/main.py"] = "llmtab/main.py"
         added[self.folder.name] = "llmtab/_cache"
-        self._parse_prices(Path(self.folder.name))
+        self._parse(Path(self.folder.name))
 
-    def _parse_prices(self, folder: Path) -> None:
-        """Parsing and checking the price file takes seconds: done once here, not at everybody's first start."""
+    def _parse(self, folder: Path) -> None:
+        """Parsing and checking prices and profiles takes seconds: done once here, not at everybody's first start."""
         root = Path(self.root)
         sys.path.insert(0, str(root / "addon"))
         try:
-            from llmtab.pricing.table import bake_shipped
+            from llmtab.prebuilt import prebuild
 
-            bake_shipped(folder, root / "pricing.yaml")
+            prebuild(folder, root / "pricing.yaml")
         finally:
             sys.path.remove(str(root / "addon"))
 

@@ -46,18 +46,23 @@ class Provider:
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
-def configured() -> tuple[list[Provider], Rulings]:
-    """The providers we list, and the rulings made after reading the vendors' pages."""
+type Overlay = tuple[tuple[str, re.Pattern[str], str, Row], ...]
+"""(provider, ids, the rate a price must have for this, rates that neither source has; None takes a rate away)."""
+
+
+def configured() -> tuple[list[Provider], Rulings, Overlay]:
+    """The providers we list, and the rulings and rates that come from reading the vendors' pages."""
     data = load(Path(__file__).with_name("pricing_providers.yaml"), cache=False)
     lists = ("litellm", "also")
     providers = [
         Provider(name, **{key: tuple(value) if key in lists else value for key, value in row.items()})
         for name, row in data["providers"].items()
     ]
-    return providers, {(provider, model, key): right for provider, model, key, right in data["rulings"]}
+    overlay = tuple((provider, re.compile(ids), has, rates) for provider, ids, has, rates in data["overlay"])
+    return providers, {(provider, model, key): right for provider, model, key, right in data["rulings"]}, overlay
 
 
-PROVIDERS, RULINGS = configured()
+PROVIDERS, RULINGS, OVERLAY = configured()
 ALONE = 60  # USD per million input tokens: above it litellm alone is not believed (it has slips of the point)
 # Bedrock: genai-prices follows AWS's price list for these vendors; for others only litellm has the regional markup.
 GEOS = ("", "us.", "eu.", "apac.", "jp.", "au.", "ca.", "in.")  # genai-prices names these in one: `regional.`
@@ -85,15 +90,22 @@ def merged(provider: Provider, genai: Genai, litellm: Litellm | None, report: Re
         found = _decide(provider, name, genai, theirs.get(name), report)
         if found is not None:
             offer, entry = found
-            entry["prices"] = [_defaulted(row, provider.defaults) for row in entry["prices"]]
+            entry["prices"] = [_completed(row, provider, name) for row in entry["prices"]]
             rows[name] = entry
             groups.setdefault((offer.group, repr(entry)), []).append(name)
     _join(groups, rows, theirs)
     return dict(sorted(_grouped(provider, groups, rows, genai), key=lambda pair: pair[0]))
 
 
-def _defaulted(row: Row, defaults: Mapping[str, Any]) -> Row:
-    return ordered({**defaults, **row}) if "input" in row else row
+def _completed(row: Row, provider: Provider, name: str) -> Row:
+    """A price with what the vendor says and neither source has."""
+    if "input" not in row:
+        return row
+    whole = {**provider.defaults, **row}
+    for its, ids, has, rates in OVERLAY:
+        if its == provider.name and has in row and ids.search(name):
+            whole |= rates
+    return ordered({key: value for key, value in whole.items() if value is not None})
 
 
 def _join(groups: dict[Any, list[str]], rows: dict[str, Row], theirs: Mapping[str, Offer]) -> None:

@@ -40,7 +40,7 @@ HEADER = """\
 # A counter without a price here makes a call's cost unknown (null), never 0. `free: true` is the only way to be free.
 #
 # Collected from genai-prices (MIT, Pydantic Services Inc.) and, where `source` says so, litellm (MIT, Berri AI): the
-# notices are in LICENSE-pricing.
+# notices are in LICENSE-pricing. What neither has, and who is right where they differ: scripts/pricing_providers.yaml.
 """
 
 

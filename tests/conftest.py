@@ -1,9 +1,26 @@
-"""What all tests share: a home that is not the user's."""
+"""What all tests share: a home that is not the user's, the parsed forms of what ships, and how long to look for trouble."""
 
+import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+from llmtab.caching import packaged_folder
+from llmtab.prebuilt import prebuild
+
+settings.register_profile("quick", max_examples=30, deadline=None)
+settings.register_profile("thorough", max_examples=400, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Parses what ships once, not in every test that has a home of its own (2 s each)."""
+    if not hasattr(config, "workerinput"):
+        with contextlib.suppress(ValueError, OSError):  # a broken file is for the tests to tell
+            prebuild(packaged_folder())
 
 
 @pytest.fixture(scope="session", autouse=True)

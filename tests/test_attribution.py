@@ -1,21 +1,14 @@
-"""Who called: labels, sessions, fingerprints and client names out of a request's headers."""
+"""Who called, in a client's own words: labels in headers, in the proxy's user and in options; user agents."""
 
-import json
-import stat
-import threading
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NoReturn
+import base64
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmtab import attribution
-from llmtab.attribution import HEADERS, Fingerprints, agent_text, body_session, request_labels, session_label
+from llmtab.attribution import HEADERS, agent_text, proxy_user, request_labels, stated_labels, user_labels
 from llmtab.record import label_text, wire_text
 
-UUID = "0b1c7f3e-8d52-4c1c-9a45-3c7a1f0e9d11"
 PLAIN = ((b"Host", b"api.openai.com"), (b"Authorization", b"Bearer sk-test"), (b"X-Llmtab", b"no label"))
 
 
@@ -23,8 +16,8 @@ def fields(*extra: tuple[str, str]) -> tuple[tuple[bytes, bytes], ...]:
     return (*PLAIN, *((name.encode(), value.encode()) for name, value in extra))
 
 
-def never() -> NoReturn:
-    raise AssertionError("the body was asked for")
+def basic(text: str) -> str:
+    return "Basic " + base64.b64encode(text.encode()).decode()
 
 
 # -- labels ------------------------------------------------------------------------------------------------------------
@@ -102,70 +95,91 @@ def test_any_header_bytes_are_survived(sent: list[tuple[bytes, bytes]]) -> None:
     assert kept is None or all(name == b"host" for name, _ in kept)
 
 
-# -- sessions ----------------------------------------------------------------------------------------------------------
+def test_the_proxy_user_goes_no_further() -> None:
+    """`Proxy-Authorization` was meant for this proxy: the provider never sees it, nor its password."""
+    sent = fields(("Proxy-Authorization", basic("alice:secret")), ("x-llmtab-team", "a"))
+    assert request_labels(sent) == ({"team": "a"}, PLAIN)
+    assert request_labels(fields(("proxy-authorization", "Bearer x"))) == ({}, PLAIN)
+
+
+# -- the proxy's user --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("headers", "session"),
+    ("header", "user"),
     [
-        ({"x-claude-code-session-id": UUID}, UUID),
-        ({"x-opencode-session": "ses_abc12345"}, "ses_abc12345"),
-        ({"x-acme-session-id": UUID}, UUID),
-        ({"x-session-id": UUID}, UUID),
-        ({"x-session-id": UUID, "x-claude-code-session-id": "explicit-1"}, "explicit-1"),
-        ({"x-session-id": UUID, "x-acme-session-id": "vendor-01"}, "vendor-01"),
-        ({"session-id": UUID, "user-agent": "codex_exec/0.169.0 (Debian 12)"}, UUID),
-        ({"session_id": UUID, "originator": "codex_cli_rs", "user-agent": "x"}, UUID),
-        ({"session_id": UUID, "user-agent": "OpenAI/JS 1.0"}, None),
-        ({"x-interaction-id": UUID, "copilot-integration-id": "vscode-chat"}, UUID),
-        ({"x-interaction-id": UUID}, None),
-        ({"x-client-session-id": UUID, "copilot-integration-id": "c", "x-interaction-id": "other-id-1"}, UUID),
-        ({"x-session-id": "short"}, None),
-        ({"x-session-id": "a" * 65}, None),
-        ({"x-session-id": "who are you"}, None),
-        ({"x-claude-code-session-id": "no id!", "x-session-id": UUID}, UUID),
-        ({}, None),
+        (basic("alice:x"), "alice"),
+        (basic("alice:"), "alice"),
+        (basic("alice:a:b"), "alice"),
+        (basic(":x"), ""),
+        ("basic " + basic("alice:x")[6:], "alice"),
+        (basic("no colon"), None),
+        ("Basic !", None),
+        ("Basic YQ", None),
+        ("Bearer abc", None),
+        ("Basic", None),
+        ("", None),
+        (None, None),
+        ("Basic \udcff", None),
     ],
 )
-def test_session_of_headers(headers: dict[str, str], session: str | None) -> None:
-    """A session is an id that a known agent or any vendor names as such; what does not look like an id is none."""
-    assert session_label(headers) == session
-
-
-CLAUDE = {"user-agent": "claude-cli/2.1.329 (external, cli)"}
-OLD = f"user_{'a' * 64}_account_{UUID}_session_{UUID}"
+def test_who_a_proxy_user_is(header: str | None, user: str | None) -> None:
+    """The user of `HTTPS_PROXY=http://alice:x@...` is read; the password is not, and no header raises anything."""
+    assert proxy_user(header) == user
 
 
 @pytest.mark.parametrize(
-    ("headers", "request_body", "session"),
+    ("user", "labels"),
     [
-        (
-            CLAUDE,
-            {"metadata": {"user_id": json.dumps({"device_id": "d", "account_uuid": "a", "session_id": UUID})}},
-            UUID,
-        ),
-        (CLAUDE, {"metadata": {"user_id": OLD}}, UUID),
-        (CLAUDE, {"metadata": {"user_id": "somebody@example.com"}}, None),
-        (CLAUDE, {"metadata": {"user_id": '{"session_id": ["x"]}'}}, None),
-        (CLAUDE, {"metadata": {"user_id": '{"session_id": '}}, None),
-        (CLAUDE, {"metadata": {"user_id": "{" * 4000}}, None),
-        (CLAUDE, {"metadata": None}, None),
-        (CLAUDE, [1], None),
-        (CLAUDE, None, None),
-        ({"user-agent": "GeminiCLI-tui/0.61.0/m (linux)"}, {"request": {"session_id": UUID}}, UUID),
-        ({"user-agent": "GeminiCLI/0.61.0"}, {"session_id": UUID}, None),
-        ({"user-agent": "QwenCode/0.24.4 (linux; x64)"}, {"metadata": {"sessionId": UUID}}, UUID),
+        ("alice", {"consumer": "alice"}),
+        ("alice+project=web", {"consumer": "alice", "project": "web"}),
+        ("alice+project=web+team=blue team", {"consumer": "alice", "project": "web", "team": "blue team"}),
+        ("project=web", {"project": "web"}),
+        ("alice@example.com", {"consumer": "alice@example.com"}),
+        ("alice+consumer=bob", {"consumer": "alice"}),
+        ("+project=web", {"project": "web"}),
+        ("alice+nonsense+Bad=x+9=x+team=", {"consumer": "alice"}),
+        ("b\u00e9atrice+project=web", {"project": "web"}),
+        ("a\x00b", {}),
+        ("a" * 129, {}),
+        ("", {}),
     ],
 )
-def test_session_of_a_body(headers: dict[str, str], request_body: Any, session: str | None) -> None:
-    """Known agents write their session into the request; nothing else is taken from there, and only if it is an id."""
-    assert body_session(headers, lambda: request_body) == session
+def test_labels_of_a_proxy_user(user: str, labels: dict[str, str]) -> None:
+    """`alice+project=web` is a name and labels; what is no valid label is left out, the rest holds."""
+    assert user_labels(user, "consumer") == labels
 
 
-@pytest.mark.parametrize("agent", ["OpenAI/Python 3.52.0", "curl/8", ""])
-def test_other_bodies_are_not_read(agent: str) -> None:
-    """The body of anybody but a known agent is not even asked for."""
-    assert body_session({"user-agent": agent}, never) is None
+def test_a_proxy_user_cannot_fill_the_ledger() -> None:
+    """Sixteen labels are enough here as well."""
+    assert len(user_labels("+".join(f"l{number}=x" for number in range(40)), "consumer")) == 16
+
+
+# -- labels in an option -----------------------------------------------------------------------------------------------
+
+
+def test_labels_of_an_option() -> None:
+    """`llmtab_labels` states labels with commas between; spaces around them do not matter."""
+    assert stated_labels("project=web, team = blue team,") == {"project": "web", "team": "blue team"}
+    assert stated_labels("") == {}
+    assert stated_labels("url=a=b") == {"url": "a=b"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("project", "expected labels like project=web"),
+        ("Project=web", "expected labels like project=web"),
+        ("project=", "expected a value"),
+        ("project=\u00fc", "expected a value"),
+        ("project=" + "x" * 129, "expected a value"),
+        (",".join(f"l{number}=x" for number in range(17)), "17 labels, expected 16 at most"),
+    ],
+)
+def test_labels_that_cannot_hold(text: str, message: str) -> None:
+    """A mistake in labels that somebody configured is an error, not a label that is missing later."""
+    with pytest.raises(ValueError, match=message):
+        stated_labels(text)
 
 
 def test_headers_lists_what_is_looked_at() -> None:
@@ -203,109 +217,3 @@ def test_agents_are_always_printable(sent: str) -> None:
     """Whatever a client calls itself, what is kept is at most 64 characters of the ledger's alphabet."""
     text = agent_text(sent)
     assert text is None or (wire_text(text) == text and len(text) <= 64 and "@" not in text)
-
-
-# -- fingerprints ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def key_file(tmp_path: Path) -> Path:
-    return tmp_path / "home" / "key"
-
-
-def test_one_key_has_one_name(key_file: Path) -> None:
-    """The same credential gives the same fingerprint however it is sent, and after a restart too."""
-    first, second = Fingerprints(key_file), Fingerprints(key_file)
-    name = first.of({"authorization": "Bearer sk-test-1"})
-    assert name is not None
-    assert name.startswith("k_")
-    assert len(name) >= 14
-    for headers in (
-        {"x-api-key": "sk-test-1"},
-        {"api-key": "sk-test-1"},
-        {"x-goog-api-key": "sk-test-1"},
-        {"authorization": "bearer  sk-test-1"},
-        {"authorization": "", "x-api-key": " sk-test-1 "},
-    ):
-        assert second.of(headers) == name
-    assert second.of({}, "sk-test-1") == name
-    assert second.of({"x-api-key": "sk-test-2"}) != name
-
-
-def test_no_credential_has_no_name(key_file: Path) -> None:
-    """A call without a credential has no fingerprint, and makes no key file."""
-    assert Fingerprints(key_file).of({"user-agent": "x", "authorization": "Bearer "}) is None
-    assert not key_file.parent.exists()
-
-
-def test_an_aws_signature_is_its_access_key(key_file: Path) -> None:
-    """Signatures differ from call to call; the access key's id is what stays."""
-    signature = (
-        "AWS4-HMAC-SHA256 Credential=AKIATEST/2026{}/us-east-1/bedrock/aws4_request, SignedHeaders=host, Signature={}"
-    )
-    names = {Fingerprints(key_file).of({"authorization": signature.format(day, day * 8)}) for day in ("1101", "1102")}
-    assert len(names) == 1
-    assert names == {Fingerprints(key_file).of({"x-api-key": "AKIATEST"})}
-
-
-def test_fingerprints_do_not_hold_the_key(key_file: Path) -> None:
-    """Another machine gives the same credential another name: nobody can test guesses against a ledger."""
-    headers = {"x-api-key": "sk-test-1"}
-    assert Fingerprints(key_file).of(headers) != Fingerprints(key_file.with_name("other")).of(headers)
-
-
-def test_the_key_file_is_private(key_file: Path) -> None:
-    """The random key is readable by its owner alone, in a folder that is too."""
-    Fingerprints(key_file).of({"x-api-key": "x"})
-    assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
-    assert stat.S_IMODE(key_file.parent.stat().st_mode) == 0o700
-    assert [path.name for path in key_file.parent.iterdir()] == ["key"]
-    assert len(key_file.read_bytes()) == 32
-
-
-def test_a_folder_that_refuses_costs_only_constancy(tmp_path: Path) -> None:
-    """Where the key cannot be kept there are fingerprints all the same, for as long as the process lives."""
-    (tmp_path / "file").write_text("not a folder")
-    found = Fingerprints(tmp_path / "file" / "key")
-    assert found.of({"x-api-key": "x"}) == found.of({"x-api-key": "x"}) != None  # noqa: E711
-
-
-def test_an_empty_key_file_is_replaced(key_file: Path) -> None:
-    """What a crash left of the key file is no key."""
-    key_file.parent.mkdir()
-    key_file.write_bytes(b"")
-    assert Fingerprints(key_file).of({"x-api-key": "x"}) == Fingerprints(key_file).of({"x-api-key": "x"})
-    assert len(key_file.read_bytes()) == 32
-
-
-def test_processes_that_start_together_agree(key_file: Path) -> None:
-    """Two proxies that start at the same moment end up with the same key."""
-    gate, names = threading.Barrier(8), []
-
-    def start() -> None:
-        gate.wait()
-        names.append(Fingerprints(key_file).of({"x-api-key": "x"}))
-
-    threads = [threading.Thread(target=start) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(set(names)) == 1
-
-
-def test_no_hard_links(key_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file system without hard links keeps the key as well."""
-
-    def refuse(*_: Any) -> NoReturn:
-        raise PermissionError
-
-    monkeypatch.setattr(attribution.os, "link", refuse)
-    test_the_key_file_is_private(key_file)
-
-
-def test_strange_credentials(key_file: Path) -> None:
-    """No bytes in a credential raise anything."""
-    of: Callable[..., str | None] = Fingerprints(key_file).of
-    assert of({"authorization": "\udcff\x00"}) is not None
-    assert of({"authorization": "AWS4-HMAC-SHA256"}) is not None

@@ -10,7 +10,8 @@ from golden import DATA, built_in, text_of
 from llmtab.booking import book
 from llmtab.exchange import Answer, Call, Exchange, TapMemory
 from llmtab.pricing import PriceBook
-from llmtab.profiles import Profiles, validated
+from llmtab.profiles import Profiles
+from llmtab.profiles.files import validated
 from llmtab.record import FIELDS, decode, encode
 
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"

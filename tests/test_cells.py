@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmtab.cells import clock, cost, count, duration, label, outcome, plain, safe, speed, usd
+from llmtab.cells import clock, cost, count, duration, label, outcome, plain, safe, size, speed, usd
 
 
 @pytest.mark.parametrize(
@@ -160,3 +160,11 @@ def test_money_that_needs_a_second_look_is_named() -> None:
     assert outcome(line) == "ok, cost differs, over warn"
     assert "cost differs" in plain(line)
     assert outcome(line, short=True) == "ok"
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 B"), (999, "999 B"), (12_345, "12.3 kB"), (999_499, "999 kB"), (4_500_000, "4.5 MB")]
+)
+def test_bytes_are_short(number: int, text: str) -> None:
+    """A size fits eight characters."""
+    assert size(number) == text

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from golden import built_in
 from llmtab.extract import keep
-from llmtab.profiles.compiled import FACTS, MOST, Dialect, _choices
+from llmtab.profiles.compiled import FACTS, Dialect, _choices
 from llmtab.profiles.generated import fast_facts
 from llmtab.profiles.refs import EACH, Compiler, Scope, Slots, pointer_parts, split_ref, walk
+from llmtab.profiles.rows import MOST
 
 NAMES = sorted(built_in()._dialects)
 HEADERS = {"x-request-id": "req_1", "x-litellm-response-cost": "0.5"}

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -207,3 +208,25 @@ def test_follow_ends_when_it_is_told_to(path: Path) -> None:
     seen: list[str] = []
     seen.extend(line["id"] for line in follow(path, from_start=True, interval=0, stop=lambda: len(seen) == 2))
     assert seen == ["a", "b"]
+
+
+HOURS = ((b"early", b"14"), (b"late", b"15"))
+
+
+def test_following_since_a_time_passes_over_what_is_older(path: Path) -> None:
+    """A reader of today's lines gets those, from rotated files too, then what comes, and never opens older files."""
+    old, new = path.with_name("ledger-20260701T000000000Z.jsonl"), path.with_name("ledger-20260728T150000000Z.jsonl")
+    old.write_bytes(b"this is no ledger\n")
+    early, late = (b'{"schema":1,"id":"%b","time":"2026-07-28T%b:03:12.123Z"}\n' % pair for pair in HOURS)
+    new.write_bytes(early)
+    path.write_bytes(early + late)
+    rests: list[int] = []
+    since = datetime(2026, 7, 28, 15, tzinfo=UTC)
+    follower = Follower(path, since=since, pause=lambda: rests.append(1))
+    assert polled(follower) == ["late"]
+    with path.open("ab") as file:
+        file.write(late * 100)
+    assert len(polled(follower)) == 100
+    assert len(rests) == 3
+    assert follower.skipped.lines == 0
+    follower.close()

@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from llmtab import live
+from llmtab.days import Day, Recap
 from llmtab.grid import CALLS, NARROW, TOTALS, cells_of, fit
-from llmtab.live import LiveTable, State, render, svg
+from llmtab.live import LiveTable, State, filled, render, summary, svg
+from llmtab.rows import Flight, Limit, percent
 
 NOW = datetime(2026, 7, 28, 14, 4, 0, tzinfo=UTC)
 
@@ -79,7 +82,7 @@ def test_unpriced_and_estimated_calls_are_named() -> None:
     cut = call(3, usage_source="partial", outcome="aborted")
     text = shown(state_of(unpriced, guessed, cut))
     assert "ok, unknown_model" in text
-    assert "1 unpriced, not in the sums marked +: 1x foo-1 (unknown_model)" in text
+    assert "1 unpriced (33 %), not in the sums marked +: 1x foo-1 (unknown_model)" in text
     assert "~$0.001234" in text
     assert "1 estimated" in text
     assert "1 partial" in text
@@ -232,7 +235,7 @@ def test_old_calls_make_room() -> None:
 def test_the_picture_for_the_readme_is_reproducible(tmp_path: Path) -> None:
     """The same lines give the same SVG, byte for byte, without a path of this machine in it."""
     for name in ("a.svg", "b.svg"):
-        svg([call()], tmp_path / name, 100, NOW, "~/.llmtab/ledger.jsonl")
+        svg(filled([call()], "~/.llmtab/ledger.jsonl"), tmp_path / name, 100, NOW)
     first = (tmp_path / "a.svg").read_text()
     assert first == (tmp_path / "b.svg").read_text()
     assert "gpt-4o-mini" in first
@@ -247,7 +250,7 @@ def test_wide_characters_take_two_cells() -> None:
 
 def test_the_ledger_does_not_load_the_table() -> None:
     """Programs that only write or read a ledger do not pay for a terminal library."""
-    modules = "llmtab.ledger, llmtab.ledger_follow, llmtab.ledger_verify, llmtab.totals, llmtab.cells, llmtab.grid"
+    modules = "llmtab.ledger, llmtab.ledger_follow, llmtab.ledger_verify, llmtab.totals, llmtab.rows, llmtab.daybook"
     program = f"import sys, {modules}; print('rich' in sys.modules)"
     source = str(Path(live.__file__).parents[1])
     done = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": source}, capture_output=True, text=True)
@@ -270,3 +273,122 @@ def test_a_cost_that_differs_is_named() -> None:
     text = shown(state_of(call(1, flags=["cost_differs"], cost_source="reported"), call(2)))
     assert "ok, cost differs" in text
     assert "1 cost otherwise than the list price" in text
+
+
+def flight(number: int = 0, **facts: Any) -> Flight:
+    known = {"model": f"model-{number}", "bytes": 12_345, "chunks": 67, "first_ms": 210.0, "first_is_token": True}
+    return Flight(NOW - timedelta(seconds=3 + number), "anthropic", **known | facts)
+
+
+def test_a_call_in_flight_has_a_live_row() -> None:
+    """Bytes and chunks so far, how long it runs and when the first token came; below the finished calls."""
+    state = state_of(call())
+    state.set_flights([flight(), flight(1, bytes=0, chunks=0, first_ms=None)])
+    rows = shown(state).splitlines()
+    live_rows = [" ".join(row.split()) for row in rows if "anthropic" in row]
+    assert live_rows == [
+        "14:03:57 anthropic model-0 12.3 kB 3.0s 1st 210ms, 67 chunks",
+        "14:03:56 anthropic model-1 4.0s waiting",
+    ]
+    assert rows.index(next(row for row in rows if "gpt-4o" in row)) < rows.index(
+        next(row for row in rows if "model-0" in row)
+    )
+    narrow = next(row for row in shown(state, 80).splitlines() if "model-0" in row)
+    assert "67 chunks" in narrow
+
+
+def test_many_calls_in_flight_leave_room_for_finished_ones() -> None:
+    """A thousand open calls take half of the screen at most, and are counted."""
+    state = state_of(*(call(number) for number in range(50)))
+    state.set_flights([flight(number) for number in range(1000)])
+    text = shown(state, 100, 30)
+    assert "… 992 more in flight" in text
+    assert text.count("gpt-4o-mini") >= 3
+    assert len(text.splitlines()) < 30
+
+
+def test_calls_in_flight_are_drawn_each_second() -> None:
+    """While a call runs its row goes on; when none runs any more nothing is drawn."""
+    watch = Watch()
+    watch.table.start(watch.now)
+    for _ in range(3):
+        watch.state.set_flights([flight()])
+        assert watch.drawn_after(1)
+    watch.state.set_flights([])
+    assert watch.drawn_after(1)
+    watch.state.set_flights([])
+    assert not watch.drawn_after(1)
+    watch.table.stop(watch.now)
+
+
+def test_today_stands_against_yesterday() -> None:
+    """Today so far, all of yesterday, and yesterday until this time of the day; what is a lower bound says so."""
+    state = state_of(call())
+    state.set_recap(Recap(Day(Decimal("4.12")), Day(Decimal("3.2"), unpriced=1), Day(Decimal("9.8"), unpriced=1)))
+    assert "today $4.12, yesterday $9.80+ ($3.20+ by now)" in shown(state)
+    state.set_recap(Recap(Day(Decimal(0), Decimal(7)), Day(), Day()))
+    assert "today ($7.00)" in shown(state)
+    assert "yesterday" not in shown(state)
+
+
+def test_errors_retries_and_the_cache_have_their_share() -> None:
+    """How many calls failed, how many were tried again, and how much of the input came from a cache."""
+    lines = [call(number) for number in range(8)]
+    failed = call(8, outcome="error", error="overloaded", usage={}, retry_of="call-1")
+    head = shown(state_of(*lines, failed)).splitlines()[:2]
+    assert "4% of input cached · 1 error (11 %) · 1 retry" in " ".join(head)
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"), [(0, 0, "0 %"), (1, 3, "33 %"), (1, 200, "0.5 %"), (1, 10**6, "<0.1 %"), (3, 2, "100 %")]
+)
+def test_a_share_is_nothing_only_where_there_is_none(part: int, whole: int, text: str) -> None:
+    """A small share is not rounded to nothing."""
+    assert percent(part, whole) == text
+
+
+def test_limits_have_bars() -> None:
+    """A budget shows how much of it is spent; one that is overdrawn has a full bar and figures that say so."""
+    state = state_of(call())
+    state.set_limits(
+        [
+            Limit("team web, day", Decimal(5), Decimal(10)),
+            Limit("all", Decimal(12), Decimal(10)),
+            Limit("x", Decimal(0), Decimal(0)),
+        ]
+    )
+    rows = [row.rstrip() for row in shown(state).splitlines()]
+    assert "team web, day " + "█" * 10 + "░" * 10 + " $5.00 of $10.00 (50%)" in rows
+    assert "all " + "█" * 20 + " $12.00 of $10.00 (120%)" in rows
+
+
+def test_a_long_foot_is_cut_by_sentences() -> None:
+    """However much there is to know, the calls keep the screen; the rest is told by `llmtab doctor`."""
+    state = state_of(call())
+    state.set_notes([f"note {number}" for number in range(20)])
+    text = shown(state)
+    assert "note 4" in text
+    assert "note 5" not in text
+    assert "… 15 more to know: llmtab doctor" in text
+
+
+def test_the_summary_is_plain_text() -> None:
+    """What mitmproxy's command answers: the head, the groups and the foot, without colours."""
+    state = state_of(call(), call(1, response_model="x\x1b[31m"))
+    said = summary(state, 100, NOW)
+    assert all(line.isprintable() for line in said)
+    assert any("gpt-4o-mini" in line for line in said)
+    assert "2 calls" in said[0]
+
+
+def test_a_picture_of_a_long_session_takes_a_few_milliseconds() -> None:
+    """With 10,000 calls in the sums, calls in flight and a tall screen a picture takes less than 10 ms."""
+    state = state_of(*(call(number, response_model=f"model-{number % 40}") for number in range(10_000)))
+    state.set_flights([flight(number) for number in range(8)])
+    console = Console(file=io.StringIO(), width=160, height=50, force_terminal=True, color_system="truecolor")
+    took = []
+    for _ in range(7):
+        began = perf_counter()
+        console.print(render(state, 160, NOW, 50), end="")
+        took.append(perf_counter() - began)
+    assert min(took) < 0.01

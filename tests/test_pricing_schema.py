@@ -191,6 +191,26 @@ def test_models_of_another_provider(home: Path) -> None:
     assert overridden(home)("gateway/claude-old", input_tokens=1).price["id"] == "anthropic/claude-old"
 
 
+def test_a_price_replaced_at_one_provider_is_not_lent_to_another(home: Path) -> None:
+    """A user's own price with OpenAI is no price at Azure, whose models the shipped table borrows: that only the user
+    can say, by naming the lender in his own file."""
+    shipped = written(home / "pricing.yaml", one("{input: 8, dated: true}") + "  azure: {models_of: openai}\n")
+    mine = one("{input: 1}") + "    aliases: {prod: m}\n"
+    lent = f"{mine}  azure: {{models_of: openai, aliases: {{deployed: m}}}}\n"
+    price = pricer(PriceBook.load(shipped, [written(home / "mine.yaml", mine)]))
+    assert usd(price("openai/m", input_tokens=1_000_000)) == 1
+    assert usd(price("azure/m", input_tokens=1_000_000)) == 8
+    assert usd(price("azure/m-2026-01-01", input_tokens=1_000_000)) == 8
+    assert why(price("azure/prod", input_tokens=1)) == "unknown_model"
+    price = pricer(PriceBook.load(shipped, [written(home / "mine.yaml", lent)]))
+    for name in ("m", "deployed", "prod"):
+        assert usd(price(f"azure/{name}", input_tokens=1_000_000)) == 1
+    later = one("{input: 3}")
+    price = pricer(PriceBook.load(shipped, [home / "mine.yaml", written(home / "later.yaml", later)]))
+    assert usd(price("openai/m", input_tokens=1_000_000)) == 3
+    assert usd(price("azure/m", input_tokens=1_000_000)) == 1, "lent as it stood when that was said"
+
+
 def test_later_files_win(home: Path) -> None:
     """Of several extra files the later one wins, and llmtab.yaml over all."""
     first, second = written(home / "a.yaml", one("{input: 1}")), written(home / "b.yaml", one("{input: 2}"))

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from llmtab.documents import ConfigError
-from llmtab.profiles import Claim, ProfileError, Profiles, merged, read_folder, read_profile, validated
+from llmtab.profiles import Claim, ProfileError, Profiles, merged
+from llmtab.profiles.files import read_folder, read_profile, validated
 from llmtab.profiles.patterns import captured, clean_path, compile_host, compile_path, is_literal, shown_path
 
 GOOGLE = "generativelanguage.googleapis.com"

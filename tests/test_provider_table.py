@@ -9,7 +9,8 @@ from types import ModuleType
 import pytest
 
 from golden import built_in
-from llmtab.profiles import GUESS, Profiles, read_profile
+from llmtab.profiles import GUESS, Profiles
+from llmtab.profiles.files import read_profile
 from llmtab.record import FIELDS
 
 ROOT = Path(__file__).parents[1]

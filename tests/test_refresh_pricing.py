@@ -215,6 +215,39 @@ def test_prices_as_the_vendors_print_them(place: str, at: str, tokens: int, expe
     )
 
 
+@pytest.mark.parametrize(
+    ("place", "counter", "expected"),
+    [
+        ("openai/gpt-4.1-mini", "web_search_requests", "0.01"),
+        ("openai/gpt-4.1-mini", "web_search_preview_requests", "0.025"),
+        ("openai/gpt-4o-2024-11-20", "web_search_preview_requests", "0.025"),
+        ("openai/gpt-4o", "web_search_unnamed_requests", "unpriced:web_search_unnamed_requests"),
+        ("openai/gpt-5.2", "web_search_preview_requests", "0.01"),
+        ("openai/gpt-5-mini", "web_search_unnamed_requests", "0.01"),
+        ("openai/o3", "web_search_preview_requests", "0.01"),
+        ("openai/gpt-5-chat", "web_search_preview_requests", "unpriced:web_search_preview_requests"),
+        ("azure/gpt-4.1", "web_search_preview_requests", "0.014"),
+        ("anthropic/claude-sonnet-5", "web_search_preview_requests", "unpriced:web_search_preview_requests"),
+    ],
+)
+def test_the_older_search_tool_has_its_own_price(place: str, counter: str, expected: str) -> None:
+    """OpenAI bills `web_search_preview` at 25 per 1,000 with models that do not reason, at 10 with others; a search by
+    nobody knows which tool has a price only where both cost the same."""
+    provider, _, model = place.partition("/")
+    usage = Usage({"web_search_requests": 1, counter: 1})
+    found = PriceBook.load().price(usage, provider, model, at=datetime(2026, 11, 20, tzinfo=UTC))
+    assert (found.reason if isinstance(found, Unpriced) else str(found.usd.normalize())) == expected
+
+
+def test_models_that_always_search_cost_a_search() -> None:
+    """No answer of the chat search models counts its search: the fee is due once a call."""
+    prices, at = PriceBook.load(), datetime(2026, 11, 20, tzinfo=UTC)
+    for model, fee in (("gpt-4o-mini-search-preview", "0.025"), ("gpt-5-search-api", "0.01")):
+        found = prices.price(Usage({"input_tokens": 0, "output_tokens": 0}), "openai", model, at=at)
+        assert not isinstance(found, Unpriced)
+        assert found.usd == Decimal(fee)
+
+
 def test_every_entry_of_the_shipped_table_prices_a_call() -> None:
     """Each id finds its own entry and has a price for something today or from a day on."""
     book = PriceBook.load()

@@ -87,16 +87,16 @@ def test_the_rate_per_hour_looks_at_a_window() -> None:
     for ago in (1800, 30, 300, 7200, 31):
         totals.add(call("1", ago))
     totals.add(call("10", 20, billing="subscription"))
-    rates = [totals.per_hour(NOW, timedelta(minutes=minutes)) for minutes in (1, 10, 60)]
+    rates = [totals.rates.per_hour(NOW, timedelta(minutes=minutes)) for minutes in (1, 10, 60)]
     assert rates == [(120, 600), (18, 60), (4, 10)]
-    assert totals.per_hour(NOW + timedelta(hours=3), timedelta(hours=1)) == (0, 0)
+    assert totals.rates.per_hour(NOW + timedelta(hours=3), timedelta(hours=1)) == (0, 0)
 
 
 def test_a_call_spends_when_it_ends() -> None:
     """A long call counts in the minute it ended in, not the one it began in."""
     totals = Totals()
     totals.add(call("1", 600, timing={"duration_ms": 599_000.0}))
-    assert totals.per_hour(NOW, timedelta(minutes=1)) == (60, 0)
+    assert totals.rates.per_hour(NOW, timedelta(minutes=1)) == (60, 0)
 
 
 def test_the_rate_takes_bounded_room() -> None:
@@ -104,13 +104,27 @@ def test_the_rate_takes_bounded_room() -> None:
     totals = Totals()
     totals.add_all(call("1", -second) for second in range(10_000))
     later = NOW + timedelta(seconds=9_999)
-    assert totals.per_hour(later, timedelta(hours=1)) == (3600, 0)
-    assert len(totals._recent) <= 7200
+    assert totals.rates.per_hour(later, timedelta(hours=1)) == (3600, 0)
+    assert len(totals.rates._spent) <= 7200
+
+
+def test_folds_of_different_lines_add_up() -> None:
+    """Two folds put together are the fold of all their lines; only the rates per hour are not."""
+    lines = [call("1", request_model="a"), call(None, cost_reason="x"), call("2", outcome="error", retry_of="i")]
+    apart, whole = Totals(), Totals()
+    whole.add_all(lines)
+    for line in lines:
+        one = Totals()
+        one.add(line)
+        apart.include(one)
+    assert (apart.total, apart.groups, apart.unpriced) == (whole.total, whole.groups, whole.unpriced)
+    assert apart.total.retries == 1
 
 
 def test_a_line_without_a_readable_time_still_counts() -> None:
     """A line whose time cannot be read is in the sums, if not in the rates."""
     totals = Totals()
     totals.add({"cost_usd": Decimal(1), "time": "yesterday"})
-    assert (totals.total.cost, totals.per_hour(NOW, timedelta(hours=1))) == (Decimal(1), (0, 0))
+    assert (totals.total.cost, totals.rates.per_hour(NOW, timedelta(hours=1))) == (Decimal(1), (0, 0))
     assert end({}) is None
+    assert end({"time": "2026-07-28T14:00:00"}) is None

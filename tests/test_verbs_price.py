@@ -87,6 +87,7 @@ def test_json_lines(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         {"provider": "openai", "model": "test-a", "usage": {"input_tokens": 10, "output_tokens": None}, "time": JUNE},
         {"provider": "openai", "model": "test-long", "usage": {"input_tokens": 10}, "service_tier": "flex"},
         {"provider": "openai", "model": "test-long", "usage": {"input_tokens": 10}, "service_tier": "batch"},
+        {"provider": "openai", "model": "test-long", "usage": {"input_tokens": 10}, "service_tier": "auto"},
         {"provider": "openai", "model": "test-a", "usage": {"tokens": 10}},
         {"provider": "openai", "model": "test-a", "usage": {"input_tokens": -1}},
         {"provider": "openai", "usage": {}},
@@ -99,7 +100,8 @@ def test_json_lines(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert [line.get("cost_usd", "error") for line in lines[:3]] == [Decimal("0.00002"), Decimal("0.000005"), None]
     assert [*lines[0]][:2] == ["cost_usd", "cost_lines"]
     assert lines[2]["cost_reason"] == "unknown_tier:batch"
-    assert [line["error"][:7] for line in lines[3:]] == ["line 4:", "line 5:", "line 6:", "line 7:", "line 9:"]
+    assert lines[3]["cost_reason"] == "unknown_tier:auto", "a wish: which tier served the call is not known"
+    assert [line["error"][:7] for line in lines[4:]] == ["line 5:", "line 6:", "line 7:", "line 8:", "line 10"]
 
 
 def test_list_diff_and_age(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

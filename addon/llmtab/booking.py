@@ -4,11 +4,11 @@ order.
 Knows the meaning of the record's fields (section 3 of the design). Must not know bytes, mitmproxy or files.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llmtab.errors import error_class
 from llmtab.exchange import Observation
@@ -18,6 +18,11 @@ from llmtab.profiles import GUESS
 from llmtab.record import SCHEMA_VERSION, in_order, label_text, new_id, wire_text
 from llmtab.usage import COUNTERS, Quantity, Usage
 
+if TYPE_CHECKING:
+    from llmtab.guess import Guess
+
+type Guessing = Callable[[Observation, str, str], Guess | None]
+"""(call, outcome, usage_source) -> what `guess` says of it; None where what is known stands."""
 PLACES: Final = Decimal("1e-12")
 DIFFERS: Final = Decimal("0.01")
 """A provider's own figure further than this from the list price is named on the line."""
@@ -30,9 +35,9 @@ SHARED: Final = (
 """What a sub-line has in common with its main line."""
 
 
-def book(seen: Observation, prices: PriceBook) -> list[dict[str, Any]]:
+def book(seen: Observation, prices: PriceBook, guess: Guessing | None = None) -> list[dict[str, Any]]:
     """The lines of one call: the main line, then a sub-line for each other model's share; [] where there is
-    nothing to book."""
+    nothing to book. `guess`: asked for the figures that did not come."""
     reading = seen.reading
     if seen.claim.binding.role == "by_shape" and not (reading.seen and reading.counters):
         return []
@@ -46,7 +51,10 @@ def book(seen: Observation, prices: PriceBook) -> list[dict[str, Any]]:
         status = seen.answer.status
         line["error"] = error_class(status, reading.error_type) if status else "connection"
     counted = source == "none" and reading.estimate and _delivered(seen, outcome)
-    if counted:
+    guessed = guess(seen, outcome, source) if guess is not None and not counted else None
+    if guessed is not None:
+        line["usage"], line["usage_source"] = guessed.counters, "estimated"
+    elif counted:
         line["usage"], line["usage_source"] = reading.estimate, "estimated"
     elif source == "none":
         line["usage_source"] = source
@@ -56,6 +64,9 @@ def book(seen: Observation, prices: PriceBook) -> list[dict[str, Any]]:
         line["usage_reason"] = reason
     if counted:
         line["estimated"], line["estimate_method"] = [*reading.estimate], "counted"
+    if guessed is not None:
+        line["estimated"], line["estimate_method"] = guessed.names, guessed.method
+        flags += guessed.flags
     _price(line, seen, prices, at, flags)
     _rest(line, seen)
     if seen.tap_error:
@@ -72,6 +83,8 @@ def book(seen: Observation, prices: PriceBook) -> list[dict[str, Any]]:
 def _judge(seen: Observation) -> tuple[str, str, str | None]:
     """(outcome, usage_source, usage_reason). Completeness is judged by the terminal event seen, not by how the
     flow ended."""
+    if seen.call.refused:
+        return "refused", "none", "not_billed"
     reading, status = seen.reading, seen.answer.status
     arrived = seen.how == "complete" and not seen.undecodable and not seen.tap_error
     if seen.streamed:
@@ -175,6 +188,8 @@ def _rest(line: dict[str, Any], seen: Observation) -> None:
         line["client"] = call.client
     if call.estimate is not None:
         line["estimate"] = call.estimate[0]
+    if call.budget is not None:
+        line["budget"] = call.budget
 
 
 def _labels(labels: Mapping[str, str], reading: Reading) -> dict[str, str] | None:
@@ -227,13 +242,20 @@ def _price(line: dict[str, Any], seen: Observation, prices: PriceBook, at: datet
     else:
         money = {"cost_usd": None, "cost_source": "unpriced", "cost_reason": "no_usage"}
     if reading.money is not None:
-        _report(money, reading, reading.money, flags, cut=line["usage_source"] == "partial")
+        _report(money, reading, reading.money, flags, cut=_is_cut(line))
         line.update(in_order(money))
     else:
         line.update(money)
     line["billing"] = billing
     if saved is not None:
         line["saved_usd"] = saved
+
+
+def _is_cut(line: Mapping[str, Any]) -> bool:
+    """Whether money that the provider named may be a running sum."""
+    return line["usage_source"] == "partial" or (
+        line["usage_source"] == "estimated" and line["outcome"] in ("aborted", "broken")
+    )
 
 
 def _without_sum(money: Mapping[str, Any], unread: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ KEPT_FILES = 64  # an edited file leaves its old parsed form behind; beyond this
 def cached(paths: Path | Sequence[Path], version: str, build: Callable[[], Any], *, extra: str = "") -> Any:
     """The value of `build()`, kept by the content of `paths` (and `extra`), their names and `version`.
 
-    `version` names the code that builds: change it when the built form changes. The value may hold dict (str keys),
+    `version` names the form; the code that builds it belongs to `paths`, so that no other code believes it. The value may hold dict (str keys),
     list, str, int, Decimal, bool and None. Raises what `build` and reading `paths` raise (OSError).
     """
     files = [paths] if isinstance(paths, Path) else list(paths)
@@ -38,9 +38,9 @@ def cached(paths: Path | Sequence[Path], version: str, build: Callable[[], Any],
 
 
 def bake(paths: Sequence[Path], version: str, build: Callable[[], Any], folder: Path, *, extra: str = "") -> Path:
-    """Write the cache file that `cached` would look for into `folder` (the build hook's door). Returns its path."""
+    """Write the cache file that `cached` would look for into `folder`, if it is not there. Returns its path."""
     key = _key(paths, version, extra)
-    if not _write(folder, key, encode(build())):
+    if _read(folder / f"{key}.json", key) is None and not _write(folder, key, encode(build())):
         raise OSError(f"cannot write a cache file in {folder}")
     return folder / f"{key}.json"
 

@@ -97,6 +97,16 @@ def duration(milliseconds: float | None) -> str:
     return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
 
 
+def size(number: int) -> str:
+    """Bytes: `312 B`, `12.3 kB`, `4.5 MB`."""
+    if number < 1000:
+        return f"{number} B"
+    for unit, scale in (("kB", 1e3), ("MB", 1e6), ("GB", 1e9)):
+        if number < scale * 999.5 or unit == "GB":
+            return f"{number / scale:.1f} {unit}" if number < scale * 99.95 else f"{number / scale:.0f} {unit}"
+    return UNKNOWN
+
+
 def speed(line: Line) -> str:
     """Output tokens per second, from the first token on where it was seen, else over the whole call."""
     timing, tokens = line.get("timing") or {}, (line.get("usage") or {}).get("output_tokens")

@@ -17,13 +17,20 @@ from llmtab.verbs import Verbs
 
 ROOMS = (
     "verbs.proxy",
+    "verbs.run",
+    "verbs.env",
     "verbs.demo",
     "verbs.tail",
+    "verbs.top",
     "verbs_price",
     "verbs.check",
     "verbs.verify",
     "verbs.prune",
+    "verbs.key",
+    "verbs.config",
     "verbs.schema",
+    "verbs.doctor",
+    "verbs.init",
 )
 """The modules that declare verbs, in the order of `--help`. One that is not there yet declares nothing."""
 

@@ -5,7 +5,7 @@ profiles and prices are used. What was read is kept by content: a start with an 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Any, Final
@@ -14,19 +14,29 @@ from zoneinfo import ZoneInfo
 from llmtab import caching, documents
 from llmtab.documents import ConfigError
 from llmtab.hosts import expand, slug
-from llmtab.profiles import ORIGIN, read_folder
+from llmtab.profiles.files import ORIGIN, read_folder
 
 __all__ = ["Config", "ConfigError", "load"]
 
-VERSION: Final = "config-1"
+VERSION: Final = "config-2"
+_OWN: Final = ("hosts", "profiles", "pricing", "timezone", "ledger")
+"""Sections that become profiles, prices and times here; every other one is handed on as it is."""
 _CODE: Final = (
     "config.py",
     "config_schema.py",
+    "alerts_schema.py",
+    "attribution_schema.py",
+    "budgets/amounts.py",
+    "budgets/limits.py",
+    "budgets/schema.py",
+    "budgets/windows.py",
     "gravitee.py",
     "hosts.py",
     "retention.py",
     "rotation.py",
+    "textmatch.py",
     "profiles/models.py",
+    "profiles/terms.py",
     "profiles/refs.py",
     "usage.py",
 )
@@ -51,6 +61,10 @@ class Config:
     """When a file of the ledger is finished (`100MB`, `day`), "" for never."""
     keep: str = ""
     """How long finished files stay (`90d`), "" for ever."""
+    sections: Mapping[str, Any] = field(default_factory=dict)
+    """What the other sections said (`attribution`, `rules`, ...), checked, as plain values; a silent one is absent."""
+    key_names: Mapping[str, str] = field(default_factory=dict)
+    """Names of key fingerprints: from a file of their own, see `keynames.py`."""
 
 
 def load(path: Path | None) -> Config:
@@ -68,7 +82,8 @@ def load(path: Path | None) -> Config:
     zone = found["timezone"]
     named = [_place(path, spec) for _, spec in found["profiles"] if isinstance(spec, str)]
     place = UTC if zone == "UTC" else ZoneInfo(zone)
-    return Config(path, tuple(specs), found["pricing"], place, tuple(named), *found["ledger"])
+    rotate, keep = found["ledger"]
+    return Config(path, tuple(specs), found["pricing"], place, tuple(named), rotate, keep, found["sections"])
 
 
 def _folder(path: Path, loc: list[str | int], text: str) -> list[dict[str, Any]]:
@@ -108,7 +123,17 @@ def _read(path: Path) -> dict[str, Any]:
         "pricing": _with_prices(data, prices, path),
         "timezone": file.timezone,
         "ledger": [file.ledger.rotate, file.ledger.keep],
+        "sections": {name: _section(getattr(file, name)) for name in file.model_fields_set if name not in _OWN},
     }
+
+
+def _section(value: Any) -> Any:
+    """A section as plain values; Decimals stay Decimals."""
+    if isinstance(value, list):
+        return [_section(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _section(item) for key, item in value.items()}
+    return value.model_dump(by_alias=True, exclude_unset=True) if hasattr(value, "model_dump") else value
 
 
 def _expand(host: str, entry: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -19,26 +19,12 @@ from pydantic import (
     model_validator,
 )
 
+from llmtab.alerts_schema import AlertsSpec
+from llmtab.attribution_schema import Attribution, Rule
+from llmtab.budgets.schema import Budgets, BudgetsEntry
 from llmtab.gravitee import Policy
-from llmtab.profiles.models import (
-    AnyTerm,
-    CountTerm,
-    Dialect,
-    Fact,
-    FoldedRow,
-    Host,
-    Meaning,
-    Name,
-    OutsideTerm,
-    Provider,
-    Ref,
-    RefTerm,
-    RouteKey,
-    Routes,
-    SumTerm,
-    Surface,
-    Term,
-)
+from llmtab.profiles.models import Dialect, Host, Meaning, Provider, RouteKey, Routes, Surface
+from llmtab.profiles.terms import AnyTerm, CountTerm, Fact, FoldedRow, Name, OutsideTerm, Ref, RefTerm, SumTerm, Term
 from llmtab.retention import span
 from llmtab.rotation import rotation
 from llmtab.usage import COUNTERS, UNPRICED
@@ -178,10 +164,28 @@ class Keeping(Strict):
 
 
 class File(Strict):
-    """The whole file. `pricing` is a price file's content and is checked there."""
+    """The whole file, a field for each section; `pricing` is a price file's content and is checked there.
 
-    hosts: dict[Host, HostEntry] = {}
-    profiles: list[Profile] = []
-    pricing: dict[str, Any] | None = None
-    timezone: Annotated[str, AfterValidator(_zone)] = "UTC"
+    A section of another room: its model stands in that room's `..._schema.py`, its field here, that file's name in
+    `config._CODE`; what it said is then in `Config.sections`, as plain values.
+    """
+
+    hosts: dict[Host, HostEntry] = Field(
+        default={}, description="hosts that speak a known language, or one of their own"
+    )
+    profiles: list[Profile] = Field(default=[], description="whole profiles, or folders of them")
+    pricing: dict[str, Any] | None = Field(default=None, description="prices, in the form of pricing.yaml")
+    timezone: Annotated[str, AfterValidator(_zone)] = Field(
+        default="UTC", description="where a day begins: an IANA name"
+    )
     ledger: Keeping = Keeping()
+    attribution: Attribution = Attribution()
+    budgets: BudgetsEntry = Budgets()
+    alerts: AlertsSpec = AlertsSpec()
+    rules: list[Rule] = Field(default=[], description="labels by what a call is; of two rules that fit the first wins")
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of llmtab.yaml, for editors."""
+    found = File.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found, "title": "llmtab.yaml"}

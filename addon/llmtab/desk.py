@@ -5,21 +5,35 @@ know mitmproxy, nor what an answer means. Whatever way a call ends, it leaves it
 """
 
 import asyncio
-from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from time import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llmtab.booking import book
+from llmtab.coverage import Coverage
 from llmtab.exchange import Exchange, How, Observation, TapMemory
+from llmtab.ledger_read import recent
+from llmtab.nested import Nested
 from llmtab.repeats import Repeats
 from llmtab.retries import Retries
 from llmtab.setup import Setup
 from llmtab.upkeep import Upkeep
 from llmtab.watch import Watchers
 
+if TYPE_CHECKING:
+    from llmtab.guess import Guesser
+
+if TYPE_CHECKING:
+    from llmtab.budgets.guard import Guard
+
 SHUTDOWN_WAIT: Final = 5.0
 """Seconds a shutdown waits for bodies that are being read."""
+SHUTDOWN_GUESSING: Final = 2.0
+"""Seconds it takes to estimate what open calls used; those that are left then are booked with what was reported."""
+MOST_WAITING: Final = 256
+"""Calls that may wait for the thread with all their bytes; past it calls are booked without an estimate."""
 
 type Line = dict[str, Any]
 type Lines = Future[list[Line]]
@@ -33,7 +47,9 @@ class Desk:
 
     def __init__(self, watchers: Watchers, upkeep: Upkeep) -> None:
         self.setup: Setup | None = None
-        self.coverage: Counter[str] = Counter()
+        self.guard: Guard | None = None
+        """What keeps the budgets; None while there are none."""
+        self.coverage: Final = Coverage()
         self.memory: Final = TapMemory()
         self.calls: Final[dict[str, Exchange]] = {}
         """The calls that are under way, by id."""
@@ -41,8 +57,11 @@ class Desk:
         self._upkeep = upkeep
         self._retries = Retries()
         self._repeats = Repeats()
+        self.nested: Final = Nested()
         self._pool: ThreadPoolExecutor | None = None
         self._pending: set[Lines] = set()
+        self._guesser: Guesser | None = None
+        self._hurried = False
 
     def open(self, exchange: Exchange) -> None:
         """A call begins."""
@@ -59,12 +78,20 @@ class Desk:
             exchange = exchange.following
         asked = exchange.call.body()
         exchange.call.request_bytes = len(asked) if asked is not None else 0
-        if not exchange.needs_thread(body) and not exchange.needs_thread(asked):
-            self.write(self._lines(exchange, how, ended_at, body))
+        if exchange.needs_thread(body) or exchange.needs_thread(asked) or self._must_look_back(exchange):
+            self._in_thread(self._lines, exchange, how, ended_at, body)
             return
+        seen = exchange.close(how, ended_at, body)
+        if seen is not None and seen.passed is not None and self._may_guess(seen):
+            self._in_thread(self._booked, exchange, seen)
+        else:
+            self.write(self._booked(exchange, seen))
+
+    def _in_thread(self, work: Callable[..., list[Line]], *arguments: Any) -> None:
+        """What takes too long for the event loop; its lines are written when it is done."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="llmtab-parse")
-        job = self._pool.submit(self._lines, exchange, how, ended_at, body)
+        job = self._pool.submit(work, *arguments)
         self._pending.add(job)
         loop = asyncio.get_running_loop()
         job.add_done_callback(lambda done: loop.call_soon_threadsafe(self._collect, done))
@@ -73,21 +100,44 @@ class Desk:
         """The last event of a stream passes: its line is written before the client sees it, and leaves. Whether the
         call is booked now."""
         asked = exchange.call.body()
-        if exchange.needs_thread(asked):
+        if exchange.needs_thread(asked) or self._must_look_back(exchange):
             return False
         exchange.call.request_bytes = len(asked) if asked is not None else 0
         seen = exchange.close_early(time())
         if seen is not None:
+            seen.passed = None  # its figures have come: there is nothing to guess
             self.write(self._booked(exchange, seen))
         return exchange.closed
 
+    def _must_look_back(self, exchange: Exchange) -> bool:
+        """Whether this is a stored answer, and the ledger has not been asked yet which were booked."""
+        return exchange.claim.binding.role == "retrieve" and self._repeats.needs_thread
+
     def write(self, lines: list[Line]) -> None:
-        """The lines of one call go onto the ledger, and to all who watch it."""
+        """The lines of one call go onto the ledger, and to all who watch it; with them those that waited for them."""
+        if lines and self.nested.possible:
+            for call in self.nested.sort(lines, self.calls, time()):
+                self._put(call)
+        else:
+            self._put(lines)
+
+    def tick(self) -> None:
+        """About once a second: lines that waited long enough are written."""
+        for lines in self.nested.release(time(), self.calls):
+            self._put(lines)
+
+    def _put(self, lines: list[Line]) -> None:
         if lines and self.setup is not None:
+            if self.guard is not None:
+                self.guard.settle(lines)
             self.setup.ledger.append(lines)
             self._watchers.tell(lines)
+            if lines[0]["usage_source"] != "reported":
+                self.coverage.line(lines[0])
             if self._upkeep.estimator is not None:
                 self._upkeep.estimator.learn(lines[0])
+            if self._guesser is not None:
+                self._guesser.learn(lines[0])
 
     async def written(self) -> None:
         """Returns when the bodies that were handed to the thread by now are booked."""
@@ -100,9 +150,12 @@ class Desk:
         if calls:
             now = time()
             for exchange in list(self.calls.values()):
+                self._hurried = time() - now > SHUTDOWN_GUESSING
                 self.write(self._lines(exchange, "aborted", now, None))
         for job in wait(list(self._pending), SHUTDOWN_WAIT).done:
             self._collect(job)
+        for lines in self.nested.release():
+            self._put(lines)
         if self._pool is not None:
             self._pool.shutdown(wait=False)
 
@@ -112,6 +165,17 @@ class Desk:
             self._pending.discard(job)
             self.write(job.result())
 
+    def _may_guess(self, seen: Observation) -> bool:
+        """Whether the figures of this call are to be estimated. Nothing of that is even imported until one call needs
+        it."""
+        if self._hurried or len(self._pending) > MOST_WAITING or self.setup is None:
+            return False
+        from llmtab.guess import Guesser, due
+
+        if self._guesser is None and due(seen):
+            self._guesser = Guesser(partial(recent, self.setup.ledger.path))
+        return due(seen)
+
     def _lines(self, exchange: Exchange, how: How, ended_at: float, body: bytes | None) -> list[Line]:
         return self._booked(exchange, exchange.close(how, ended_at, body))
 
@@ -119,12 +183,23 @@ class Desk:
         self.calls.pop(exchange.call.id, None)
         if seen is None or self.setup is None or (seen.call.follows and not seen.reading.seen):
             return []
-        lines = book(seen, self.setup.prices)
+        if seen.call.later is not None:
+            seen.call.later(exchange.request, seen.reading)
+        return self.booked(seen)
+
+    def booked(self, seen: Observation) -> list[Line]:
+        """The lines of what is over; [] where there is nothing to book."""
+        if self.setup is None:
+            return []
+        guesser = self._guesser if seen.passed is not None and self._may_guess(seen) else None
+        lines = book(seen, self.setup.prices, guesser.guess if guesser is not None else None)
         if not lines:
-            self.coverage["no usage on an unknown path"] += 1
+            self.coverage.unknown_path(seen.call.host)
             return lines
         lines[0] = self._retries.mark(lines[0], seen.call, seen.ended_at)
-        if self._repeats.seen(exchange.claim.binding.role == "retrieve", lines[0]):
-            self.coverage["a stored answer read again"] += 1
+        if self._repeats.seen(seen.claim.binding.role == "retrieve", lines[0], self.setup.ledger.path):
+            self.coverage.read_again(seen.call.host)
             return []
+        if self.nested.possible:
+            self.nested.note(seen.call, seen.ended_at)
         return lines

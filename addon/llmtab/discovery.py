@@ -15,7 +15,7 @@ from llmtab.events import parse
 from llmtab.exchange import SNIFFED, Answer, Call, Exchange, Observation, TapMemory
 from llmtab.pricing import PriceBook
 from llmtab.probe import Probe
-from llmtab.profiles import GUESS, Claim, ProfileError, Profiles, merged
+from llmtab.profiles import GUESS, Claim, Profiles
 from llmtab.record import new_id
 from llmtab.usage import Quantity
 from llmtab.wire.decoding import decode_all
@@ -95,23 +95,6 @@ def claim_of(profiles: Profiles, at: Place) -> Claim | None:
     return profiles.match(at.host, at.port, at.method, at.path)
 
 
-def meanings(profiles: Profiles, claim: Claim) -> list[tuple[str, dict[str, Any]]]:
-    """(name, words) of each dialect of a claim: what its functions were made from, overrides and route worked in."""
-    provider = profiles.providers[claim.binding.profile]
-    route = next((spec for _, _, key, spec in provider.routes if key == claim.binding.route), None)
-    overrides = provider.spec.get("overrides") or {}
-    found = []
-    for dialect in claim.binding.dialects:
-        try:
-            spec = profiles.dialect(dialect.name)
-        except ProfileError:  # a route that says everything itself
-            spec = {}
-        for change in (overrides.get("*"), overrides.get(dialect.name), route if isinstance(route, Mapping) else None):
-            spec = merged(spec, change or {})
-        found.append((dialect.name, dict(spec)))
-    return found
-
-
 def shapes(profiles: Profiles, provider: str | None) -> Iterator[Claim]:
     """A claim for each wire shape: those of one provider, or all there are, the most copied ones first."""
     names = [GUESS, *(name for name in profiles.providers if name != GUESS)] if provider is None else []
@@ -153,7 +136,8 @@ def read(profiles: Profiles, prices: PriceBook, claim: Claim, at: Place | None, 
     seen = observe(claim, at, sample, now)
     lines = [{k: v for k, v in line.items() if k not in OURS} for line in book(seen, prices)]
     number = next((n for n, one in enumerate(claim.binding.dialects) if one is seen.reading.dialect), 0)
-    probe = Probe(*meanings(profiles, claim)[number])
+    asked_of = claim.binding.dialects[number]
+    probe = Probe(asked_of.name, asked_of.spec)
     binding = replace(claim.binding, dialects=(probe.dialect,), role="billed")
     asked = observe(replace(claim, binding=binding), at, sample, now).reading
     counted = lines[0].get("usage") or {} if lines else {}

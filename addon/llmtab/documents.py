@@ -14,7 +14,7 @@ from typing import Any
 
 from llmtab.caching import bake, cached
 
-__all__ = ["ConfigError", "bake", "cached", "check", "fail", "load", "loads"]
+__all__ = ["ConfigError", "bake", "cached", "check", "fail", "load", "loads", "places"]
 
 VERSION = "documents-1"
 TAG = "tag:yaml.org,2002:"
@@ -36,7 +36,7 @@ def load(path: Path, *, cache: bool = True) -> Any:
     """The file's content as dict (str keys), list, str, int, Decimal, bool and None. Raises ConfigError."""
     try:
         if cache:
-            return cached(path, VERSION, lambda: loads(_text(path), str(path)))
+            return cached([path, Path(__file__)], VERSION, lambda: loads(_text(path), str(path)))
         return loads(_text(path), str(path))
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror or error}", file=str(path)) from None
@@ -77,6 +77,26 @@ def check(model: Any, data: Any, path: Path | str, *, text: str | None = None, i
 
         loc, message = describe(error, model, data)
         raise fail(path, (*inside, *loc), message, text=text) from None
+
+
+def places(path: Path) -> dict[tuple[str | int, ...], int]:
+    """Where each value of a file stands that is no mapping and no list (or an empty one): its keys -> its line."""
+    found: dict[tuple[str | int, ...], int] = {}
+
+    def note(node: Any, loc: tuple[str | int, ...], line: int) -> None:
+        if isinstance(node.value, str) or not node.value:
+            found[loc] = line
+        elif node.tag == f"{TAG}map":
+            for key, item in node.value:
+                note(item, (*loc, str(key.value)), key.start_mark.line + 1)
+        else:
+            for number, item in enumerate(node.value):
+                note(item, (*loc, number), item.start_mark.line + 1)
+
+    root = _compose(_text(path), str(path))
+    if root is not None:
+        note(root, (), root.start_mark.line + 1)
+    return found
 
 
 def _text(path: Path) -> str:

@@ -33,6 +33,8 @@ _WORDS: Final[Mapping[str, tuple[str, ...]]] = {
         "unprocessable",
         "failed_precondition",
     ),
+    "cancelled": ("cancel",),  # of a batch: by its owner, or because its day was over
+    "expired": ("expired",),
     "server": ("server", "internal", "api_error", "modelstream", "bad_gateway"),
 }
 _STATUS: Final[Mapping[int, str]] = {

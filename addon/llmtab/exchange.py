@@ -6,10 +6,11 @@ not know mitmproxy, files or clocks: times and ids are handed in.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from llmtab.events import BIG, ends_of, head_and_tail, joined_ends, parse, request_reader
 from llmtab.extract import Fold, Reading
+from llmtab.passed import Passed, Sampler, lacks
 from llmtab.profiles import Claim
 from llmtab.profiles.refs import Scope
 from llmtab.record import new_id
@@ -52,6 +53,18 @@ class TapMemory:
         self.used = 0
 
 
+class Progress(NamedTuple):
+    """Of a call under way: bytes, chunks (None: no longer counted), and when the first chunks came (epoch seconds)."""
+
+    bytes: int
+    chunks: int | None
+    times: tuple[float, ...]
+
+    @property
+    def first_at(self) -> float | None:
+        return self.times[0] if self.times else None
+
+
 @dataclass(slots=True)
 class Call:
     """The request's side, as the shell saw it. `began`: epoch seconds. `headers`: lower-case names, only those
@@ -72,6 +85,13 @@ class Call:
     """Whether this is what came behind the last event of a call: a call only if it tells a usage of its own."""
     estimate: tuple[dict[str, Any], bool] | None = None
     """What was expected of the call before it left, and whether that is more than the user wants to be warned of."""
+    budget: dict[str, Any] | None = None
+    """What its line says of the limits it touches; None while there are none."""
+    refused: bool = False
+    """Whether a budget said no: the answer is ours, and nobody was asked."""
+    port: int = 0
+    later: Callable[[Callable[[], Any], Reading], None] | None = None
+    """Adds the labels that only the request's JSON or what was read tells; None where there are none to be had."""
 
 
 @dataclass(slots=True)
@@ -104,16 +124,17 @@ class Observation:
     first_token_at: float | None = None
     response_bytes: int = 0
     tap_error: bool = False
+    passed: Passed | None = None
+    """The answer's bytes, for an estimate, where not all figures came."""
 
 
 class Exchange:
     """One observed call. `feed` is the hot path: append and return; what it costs is measured by `scripts/bench`."""
 
     __slots__ = (
-        "_counted", "_decoder", "_end", "_first_token_at", "_folds", "_held", "_incremental", "_memory", "_scanned",
-        "_selector", "_settled", "_size", "_times", "_torn", "_transport", "answer", "broken_tap", "call", "chunks",
-        "claim", "closed", "following",
-        "undecodable", "unsent",
+        "_coded", "_counted", "_decoder", "_end", "_first_token_at", "_folds", "_held", "_incremental", "_look",
+        "_memory", "_sample", "_scanned", "_selector", "_settled", "_size", "_times", "_torn", "_transport", "answer",
+        "broken_tap", "call", "chunks", "claim", "closed", "following", "undecodable", "unsent",
     )  # fmt: skip
 
     def __init__(self, call: Call, claim: Claim, memory: TapMemory) -> None:
@@ -142,6 +163,9 @@ class Exchange:
         self.following: Exchange | None = None
         """What came behind the last event: nothing, as a rule; some relays glue a second answer there."""
         self._first_token_at: float | None = None
+        self._sample: Sampler | None = None
+        self._look = 0  # at this size of the stream it wants the next piece
+        self._coded = False
 
     @property
     def tapped(self) -> bool:
@@ -169,6 +193,12 @@ class Exchange:
             return 0
         return STRIDE if len(self._times) == TIMED else 0
 
+    def progress(self) -> Progress:
+        """What has come so far. For those who look on: counted when they ask, not while the bytes pass."""
+        fresh = sum(map(len, self.chunks[self._settled :]))
+        chunks = None if self._incremental else len(self.chunks)
+        return Progress(self._size + fresh, chunks, tuple(self._times))
+
     def _settle(self) -> None:
         """Count what was kept since the last time."""
         fresh = self.chunks[self._settled :]
@@ -183,6 +213,7 @@ class Exchange:
         """From here on: a decoder, one partial frame, the counters; what was kept goes through them first."""
         self._forget_scan()
         self._incremental = True
+        self._sample, self._coded = Sampler(), bool(self.answer.headers.get("content-encoding"))
         kept, self.chunks = self.chunks, []
         self._memory.used -= self._counted
         self._counted = 0
@@ -205,6 +236,10 @@ class Exchange:
     def _feed_piece(self, piece: bytes) -> None:
         """Decoded bytes; the first ones are held until they tell the framing."""
         self._end = (self._end + piece)[-4:]
+        if self._size >= self._look and self._sample is not None:
+            self._look = self._sample.take(piece, self._size)
+        if self._coded and self._sample is not None:
+            self._sample.total += len(piece)
         if self._selector is None:
             self._held += piece
             if len(self._held) < SNIFFED:
@@ -239,6 +274,10 @@ class Exchange:
             ]
         return self._folds
 
+    def request(self) -> Any:
+        """The request's JSON, None where it is none: parsed once, by whoever asks first."""
+        return self._open_folds()[0].scope.request()
+
     def needs_thread(self, body: bytes | None) -> bool:
         """Whether `close` would have to parse more than the event loop should wait for."""
         stacked = "," in self.answer.headers.get("content-encoding", "")  # a bomb more often than not
@@ -261,16 +300,28 @@ class Exchange:
         elif body:
             first_byte_at = self.answer.head_at
             self._close_whole(body)
-        kind = self._transport
+        kind, reading = self._transport, self._best()
         seen = Observation(
-            self.call, self.claim, self.answer, self._best(), how, ended_at, "http" if kind == "json" else kind,
+            self.call, self.claim, self.answer, reading, how, ended_at, "http" if kind == "json" else kind,
             kind in STREAMS, self.undecodable, self._torn, self.unsent, first_byte_at, self._first_token_at,
             self._size or len(body or b""), self.broken_tap,
         )  # fmt: skip
+        if lacks(reading, how, streamed=kind in STREAMS, whole=not (self._torn or self.undecodable)):
+            seen.passed = self._passed(body)
         self.chunks.clear()
         self._memory.used -= self._counted
         self._counted = 0
         return seen
+
+    def _passed(self, body: bytes | None) -> Passed | None:
+        """What an estimate is made from: the bytes of the answer, as far as they were kept. None for an error's."""
+        if self.answer.status is None or self.answer.status >= 400:
+            return None
+        headers, kind = self.answer.headers, "" if self._transport == "http" else self._transport
+        chunks = self.chunks[:] if self._size else [body or b""]
+        return Passed(
+            chunks, headers.get("content-encoding", ""), headers.get("content-type", ""), kind, self._sample, self._size
+        )
 
     def end_needles(self) -> tuple[bytes, ...]:
         """Bytes of which one stands in the last event of this call's stream; () where it cannot be seen while it
@@ -350,7 +401,7 @@ class Exchange:
     def _unfold(self, chunks: list[bytes], coding: str) -> None:
         """A stream that a few bytes unfold to: 100,000 events of one shape shrink fiftyfold, and its figures come
         last."""
-        self._decoder, self.undecodable = decoder(coding), ""
+        self._decoder, self.undecodable, self._sample, self._coded = decoder(coding), "", Sampler(), True
         for chunk in chunks:
             self._select(chunk)
         self._close_incremental()

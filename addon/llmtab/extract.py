@@ -11,15 +11,17 @@ from itertools import islice
 from typing import Any, Final
 
 from llmtab.amounts import amount_of
-from llmtab.profiles.compiled import Dialect, Part, Row
+from llmtab.profiles.compiled import Dialect, Part
 from llmtab.profiles.refs import Scope, walk
+from llmtab.profiles.rows import Row
 from llmtab.record import wire_text
 from llmtab.usage import COUNTERS, Quantity, excesses
 
 NOTHING: Final[dict[str, Any]] = {}
 """Stands for the usage object of a call that had none."""
-STANDARD_TIERS: Final[Mapping[str, str | None]] = {"default": "standard", "on_demand": "standard", "auto": None}
-"""Words for the ordinary tier that several providers share; `auto` is a wish of the request, no tier."""
+STANDARD_TIERS: Final[Mapping[str, str]] = {"default": "standard", "on_demand": "standard"}
+"""Words for the ordinary tier that several providers share. `auto` is none of them: it is a request's wish, and where an
+answer only repeats it the tier that served the call is not known, nor is its price."""
 
 MOST_REASONS: Final = 16
 """Different reasons to stop that are kept of one call: no provider has as many, a hostile list has millions."""
@@ -234,6 +236,8 @@ class Fold:
             value = accumulated.get(row.name) if row.fold != "last" else row.plain(scope, usage)
             if value is not None:
                 counters[row.name] = value
+                if value and row.kinds:
+                    counters[row.kind(scope)] = value
             if scope.dropped:
                 out.flags.append(f"dropped:{row.name}")
         for row in dialect.outside_rows:

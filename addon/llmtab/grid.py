@@ -60,6 +60,7 @@ TOTALS: Final = (
     Column("notional", 12, 13, 6, right=True),
     Column("saved", 9, 12, 7, right=True),
     Column("errors", 6, 6, 4, right=True),
+    Column("retries", 7, 7, 9, right=True),
 )
 
 

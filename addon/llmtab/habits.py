@@ -79,7 +79,7 @@ class Habits:
         """A line whose figures the provider reported. `request`: what the request told, if it was looked at."""
         usage = line.get("usage") or {}
         used, answered = usage.get("input_tokens"), usage.get("output_tokens")
-        if line.get("usage_source") != "reported" or "parent" in line or not used:
+        if line.get("usage_source") != "reported" or not used or not {"parent", "batch"}.isdisjoint(line):
             return
         text = request.text if request is not None else (line.get("bytes") or {}).get("request") or 0
         for name in names:

@@ -72,6 +72,11 @@ class Ledger:
         self._syncing: threading.Thread | None = None
 
     @property
+    def seq(self) -> int:
+        """The number of this writer's next line."""
+        return self._chain.seq
+
+    @property
     def waiting(self) -> int:
         """Lines that are in memory only, because the disk refuses or is slow."""
         return self._file.waiting

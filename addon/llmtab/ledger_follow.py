@@ -1,30 +1,51 @@
-"""New lines of a ledger as they come, through rotation, truncation and deletion.
+"""New lines of a ledger as they come, through rotation, truncation and deletion; earlier ones first, where asked for.
 
-Knows open files and the names of rotated ones. Must not know what a line means, and never writes.
+Knows open files, the names of rotated ones and where a line says when it began. Must not know what a line means
+otherwise, and never writes.
 """
 
 import os
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from llmtab.ledger_read import BUFFER, Skipped, last_line, open_file, parse, rotated
+from llmtab.rotation import finished_at
 
 GRACE_POLLS: Final = 10
 """How many polls a rotated file is still looked at: a writer may just be finishing a line in it."""
 
+PAUSED: Final = 32
+"""Lines between two pauses: they take less than a millisecond."""
+_TIME: Final = b'"time":"'
+
 
 class Follower:
-    """Gives each line of a ledger once, in the order of its files, and never a half line. One thread."""
+    """Gives each line of a ledger once, in the order of its files, and never a half line. One thread.
 
-    def __init__(self, path: Path, *, from_start: bool = False) -> None:
+    `from_start`: with all that is there. `since` (aware): with what is there of calls that began then or later; what is
+    older is passed over without being parsed, and files finished before are not opened. `pause` is called between every
+    few lines: a thread that reads a long ledger beside others sleeps there.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        from_start: bool = False,
+        since: datetime | None = None,
+        pause: Callable[[], None] | None = None,
+    ) -> None:
         self.path = path
+        self._pause = pause
         self.skipped = Skipped()
+        self._since = since.astimezone(UTC).isoformat(timespec="seconds")[:19].encode() if since else b""
         self._rotated = rotated(path)
-        self._unread = list(self._rotated.values()) if from_start else []
+        self._unread = [file for file in self._rotated.values() if from_start or (since and finished_at(file) >= since)]
         self._left: list[_Tail] = []
-        self._tail = _Tail.open(path, at_end=not from_start)
+        self._tail = _Tail.open(path, at_end=not (from_start or since))
 
     def poll(self) -> Iterator[dict[str, Any]]:
         """The lines completed since the last poll. Exhaust it before the next one."""
@@ -48,8 +69,16 @@ class Follower:
         self._left, self._tail = [], None
 
     def _parse(self, raws: Iterator[bytes]) -> Iterator[dict[str, Any]]:
-        for raw in raws:
+        for number, raw in enumerate(raws):
+            if self._pause is not None and number % PAUSED == PAUSED - 1:
+                self._pause()
+            if self._since and self._is_older(raw):
+                continue
             yield from parse(raw, self.skipped)
+
+    def _is_older(self, raw: bytes) -> bool:
+        place = raw.find(_TIME) + len(_TIME)
+        return place >= len(_TIME) and raw[place : place + len(self._since)] < self._since
 
     def _whole_files(self) -> Iterator[dict[str, Any]]:
         while self._unread:

@@ -16,14 +16,20 @@ from typing import Final
 
 from mitmproxy import ctx, exceptions, http, tls
 from mitmproxy.addonmanager import Loader
+from mitmproxy.proxy import server_hooks
 
-from llmtab import attribution, retries
+from llmtab import agents, attribution, retries
+from llmtab.batches import Batches, Fetch
+from llmtab.brake import brake
+from llmtab.coverage import exempted
 from llmtab.desk import Desk
 from llmtab.exchange import Answer, Call, Exchange
 from llmtab.headers import Picker
-from llmtab.profiles import GUESS, Claim
+from llmtab.ladder import Ladder
+from llmtab.profiles import GUESS, SOCKET, Claim
 from llmtab.record import new_id
 from llmtab.setup import Setup, declare_options
+from llmtab.socketdesk import SocketDesk
 from llmtab.tap import tapped
 from llmtab.upkeep import Upkeep, warn_of_age
 from llmtab.watch import Watchers
@@ -40,8 +46,11 @@ _STREAMING: Final = re.compile(
 _ASKS_STREAM: Final = re.compile(rb'"stream"\s*:\s*true')
 _ANSWER_HEADERS: Final = frozenset({b"content-type", b"content-encoding"})
 _CALL_HEADERS: Final = frozenset({b"content-type", b"content-encoding"}) | attribution.HEADERS | retries.HEADERS
-_IS_LABEL: Final = re.compile(attribution.PREFIX.decode()).match
+_IS_OURS: Final = re.compile(f"{attribution.PREFIX.decode()}|{attribution.PROXY_USER.decode()}$").match
 _STATE: Final = "_llmtab_exchange"
+_BATCH: Final = "_llmtab_batch"
+_USER: Final = "_llmtab_user"
+"""Of a client connection: who it said it is when it asked for a tunnel."""
 
 
 class Meter:
@@ -53,19 +62,26 @@ class Meter:
     def __init__(self) -> None:
         self._pickers: dict[frozenset[bytes], tuple[Picker, Picker]] = {}
         self._stream_all = False
+        self._exempt: Callable[[str], bool] | None = None
+        """Whether mitmproxy was told to leave a `host:port` alone; None where it was told of none."""
         self._ticker: asyncio.Task[None] | None = None
         self._watchers = Watchers()
         self._upkeep = Upkeep()
         self.desk = Desk(self._watchers, self._upkeep)
+        self.sockets = SocketDesk(self.desk)
+        self.batches = Batches(self.desk)
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def load(self, loader: Loader) -> None:
         declare_options(loader.add_option)
+        self._watchers.declare_commands(loader.add_command)
 
     def configure(self, updated: set[str]) -> None:
         """Read what changed. At the start an error stops the start; later the last good set-up stays in force."""
         self._stream_all = bool(ctx.options.stream_large_bodies)
+        self.sockets.look_at(ctx.master, ctx.options)
+        self._exempt = exempted(ctx.options.ignore_hosts, ctx.options.allow_hosts)
         if self.desk.setup is not None and not any(name.startswith("llmtab_") for name in updated):
             return
         try:
@@ -78,8 +94,10 @@ class Meter:
 
     def _put_in_force(self, setup: Setup) -> None:
         """From here on this set-up holds; calls under way keep the profiles they were claimed by."""
+        self.desk.guard = self._upkeep.guard(setup, self.desk.guard)
         self.desk.setup = setup
         setup.ledger.keep_by(setup.policy)
+        self._ladder = Ladder(setup.config.sections, setup.labels, setup.config.key_names, setup.fingerprints)
         self._pickers.clear()
         vars(self).pop("response", None)
         if setup.ledger.fsync == "always":
@@ -87,6 +105,13 @@ class Meter:
         vars(self).pop("request", None)
         if self._upkeep.switch(setup):
             self.request = self._estimate
+        self.sockets.install(self)
+        vars(self).pop("responseheaders", None)
+        vars(self).pop("addons", None)
+        if helpers := self._upkeep.helpers(setup, _STATE):
+            vars(self)["addons"] = helpers
+        if self.desk.guard is not None:
+            self.desk.guard.install(self, _STATE, http.Response.make)
 
     def running(self) -> None:
         for name in ctx.options.deferred:
@@ -114,7 +139,11 @@ class Meter:
                 edited = self._upkeep.tick(self.desk.setup, self._watchers.note)
                 if edited is not None:
                     self._put_in_force(edited)
-                self._watchers.tick(self.desk.setup.ledger)
+                if self.desk.guard is not None:
+                    self.desk.guard.tick(self.desk.calls)
+                self.batches.tick()
+                self.desk.tick()
+                self._watchers.tick(self.desk.setup.ledger, self.desk.calls.values(), self.desk.coverage)
 
     def done(self) -> None:
         """At shutdown every open call gets its line now (mitmproxy's error hooks come later); on a reload they
@@ -123,9 +152,13 @@ class Meter:
             self._ticker.cancel()
         asked = getattr(ctx.master, "should_exit", None)
         exiting = asked is None or asked.is_set()
+        self.sockets.finish(time(), sockets=exiting)
+        self.batches.finish()
         self.desk.finish(calls=exiting)
-        self._watchers.stop(exiting=exiting)
+        if self.desk.guard is not None:
+            self.desk.guard.close()
         if self.desk.setup is not None:
+            self._watchers.stop(self.desk.setup.ledger, self.desk.coverage, exiting=exiting)
             self.desk.setup.ledger.close()
 
     # -- hooks ---------------------------------------------------------------------------------------------------------
@@ -136,18 +169,47 @@ class Meter:
         if setup is None or setup.intercept_all or type(data.context.client.proxy_mode).__name__ == "ReverseMode":
             return
         address = data.context.server.address or ("", 443)
-        if not setup.profiles.at_host((data.client_hello.sni or address[0]).lower(), address[1]):
+        host = (data.client_hello.sni or address[0]).lower()
+        if not setup.profiles.at_host(host, address[1]):
             data.ignore_connection = True
+            self.desk.coverage.passed(host)
+
+    def tls_failed_client(self, data: tls.TlsData) -> None:
+        """A client broke off: as a rule it does not trust our CA. Which one it was, its request for a tunnel tells."""
+        setup, address = self.desk.setup, data.context.server.address or ("", 443)
+        host = (data.conn.sni or address[0]).lower()
+        if setup is not None and (setup.intercept_all or setup.profiles.at_host(host, address[1])):
+            asked = (getattr(layer, "flow", None) for layer in data.context.layers)
+            agents_of = (flow.request.headers.get("user-agent", "") for flow in asked if flow is not None)
+            peer = data.context.client.peername or ("",)
+            self._watchers.warn(self.desk.coverage.refused_ca(host, peer[0], next(agents_of, "")))
+
+    def http_connect(self, flow: http.HTTPFlow) -> None:
+        """Who a client says it is when it asks for a tunnel. Nobody has to say it, and the header goes no further."""
+        user = next(iter(flow.metadata.get("proxyauth", ())), None)
+        user = user or attribution.proxy_user(flow.request.headers.get("proxy-authorization"))
+        if user:
+            setattr(flow.client_conn, _USER, user)
+        setup, host, port = self.desk.setup, flow.request.host.lower(), flow.request.port
+        exempt = self._exempt is not None and self._exempt(f"{host}:{port}")
+        if exempt and setup is not None and setup.profiles.at_host(host, port):
+            self.desk.coverage.tunnelled(host)
+
+    def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
+        self.desk.nested.connected(data.server)
 
     def requestheaders(self, flow: http.HTTPFlow) -> None:
         setup, request = self.desk.setup, flow.request
         if setup is None or flow.is_replay == "response":
             return
         claim, host = self._claim(setup, request)
-        if claim is None or claim.binding.role in ("not_billed", "batch"):
-            self._labels(request)
+        if claim is not None and claim.binding.batch is not None:
+            setattr(flow, _BATCH, self.batches.open(self._call(setup, flow, claim, host), claim))
+            return
+        if claim is None or claim.binding.role == "not_billed":
+            self._labels(flow)
             if claim is None and setup.profiles.at_host(request.data.host.lower(), request.data.port):
-                self.desk.coverage["unknown path"] += 1
+                self.desk.coverage.unknown_path(host)
             if _has_large_body(request):
                 request.stream = True
             return
@@ -162,6 +224,8 @@ class Meter:
         """The claim for a request, and the host by the name it was claimed under."""
         data = request.data
         method, path = data.method.decode("ascii", "replace"), data.path.decode("utf-8", "replace")
+        if method == "GET" and request.headers.get("upgrade", "").lower() == "websocket":
+            method = SOCKET
         claim = setup.profiles.match(data.host, data.port, method, path)
         if claim is None or claim.binding.profile == GUESS:
             named = request.pretty_host  # transparent modes know the name only from the Host header
@@ -170,40 +234,46 @@ class Meter:
         return claim, data.host
 
     @staticmethod
-    def _labels(request: http.Request) -> dict[str, str]:
+    def _labels(flow: http.HTTPFlow) -> dict[str, str]:
         """The labels in the request's headers, which are taken off where that breaks no signature."""
-        labels, fields = attribution.request_labels(request.headers.fields)
+        headers = flow.request.headers
+        labels, fields = attribution.request_labels(headers.fields)
         if fields is not None:
-            request.headers.fields = fields
+            headers.fields = fields
         return labels
 
     def _call(self, setup: Setup, flow: http.HTTPFlow, claim: Claim, host: str) -> Call:
         request, data = flow.request, flow.request.data
         headers = self._pickers_for(claim)[0].pick(data.headers.fields)
-        labels = self._labels(request) if any(map(_IS_LABEL, headers)) else {}
+        labels, user = {}, vars(flow.client_conn).get(_USER)
+        if any(map(_IS_OURS, headers)):
+            said = self._labels(flow)
+            labels = said if self._ladder.believes_headers else {}
+            user = attribution.proxy_user(headers.pop("proxy-authorization", None)) or user
+        if flow.metadata:
+            user = next(iter(flow.metadata.get("proxyauth", ())), user)
         peer, client = flow.client_conn.peername, {}
         if peer:
             client["address"] = peer[0]
-        if agent := attribution.agent_text(headers.get("user-agent")):
-            client["agent"] = agent
         query = request.query.get if b"?" in data.path else _no_query
         if key := setup.fingerprints.of(headers, query("key")):
             client["key"] = key
-        if session := attribution.session_label(headers):
-            labels.setdefault("session", session)
         began = data.timestamp_start
         method = data.method.decode("ascii", "replace")
         ident = new_id(int(began * 1e9))
-        return Call(
-            ident, host, method, claim.path, began, headers, lambda: flow.request.raw_content, query, labels, client
-        )
+        call = Call(
+            ident, host, method, claim.path, began, headers, lambda: flow.request.raw_content, query, labels, client,
+            port=data.port,
+        )  # fmt: skip
+        self._ladder.climb(call, claim.binding.provider, user)
+        return call
 
     def _pickers_for(self, claim: Claim) -> tuple[Picker, Picker]:
         """What picks the headers of a request and of its answer that this claim's profile, or we, want to see."""
         names = claim.binding.headers
         pair = self._pickers.get(names)
         if pair is None:
-            asks = Picker(_CALL_HEADERS | names, _is_wanted)
+            asks = Picker(_CALL_HEADERS | names | self._ladder.headers, _is_wanted)
             pair = self._pickers[names] = asks, Picker(_ANSWER_HEADERS | names)
         return pair
 
@@ -220,6 +290,8 @@ class Meter:
         if response is None:
             return
         if exchange is None:
+            if (fetch := vars(flow).get(_BATCH)) is not None:
+                self._fetched(flow, response, fetch)
             if not response.stream and _STREAMING.match(response.headers.get("content-type", "")):
                 response.stream = True
             return
@@ -228,6 +300,13 @@ class Meter:
         exchange.answer = Answer(data.status_code, headers, data.timestamp_start)
         if response.stream or self._streams(flow, exchange, headers.get("content-type", "")):
             response.stream = tapped(exchange, response.stream, self.desk.over)
+
+    def _fetched(self, flow: http.HTTPFlow, response: http.Response, fetch: Fetch) -> None:
+        """The head of what may be a batch's results."""
+        headers = self._pickers_for(fetch.claim)[1].pick(response.data.headers.fields)
+        answer = Answer(response.status_code, headers, response.data.timestamp_start)
+        stop = brake(ctx.master.addons.get("proxyserver"), flow.client_conn, lambda: flow.server_conn)
+        response.stream = fetch.answered(answer, response.headers.get("content-range", ""), response.stream, stop)
 
     def _streams(self, flow: http.HTTPFlow, exchange: Exchange, content_type: str) -> bool:
         if self._stream_all or _STREAMING.match(content_type):
@@ -249,6 +328,11 @@ class Meter:
             return
         exchange = vars(flow).pop(_STATE, None)  # it reads the flow's request: no ring of references after this
         if exchange is None:
+            if (fetch := vars(flow).pop(_BATCH, None)) is not None:
+                fetch.close(complete=True, body=flow.response.raw_content)
+            return
+        if flow.websocket is not None and exchange.claim.binding.socket:
+            self.sockets.upgrade(flow, exchange, self._ladder, vars(flow.client_conn).get(_USER))
             return
         body = None if exchange.tapped else flow.response.raw_content
         ended_at = flow.response.timestamp_end or time()
@@ -256,9 +340,10 @@ class Meter:
 
     async def _response_synced(self, flow: http.HTTPFlow) -> None:
         """The `response` hook of `llmtab_fsync=always`: the end of this call waits until its line is on the disk."""
-        claimed = vars(flow).get(_STATE) is not None
+        claimed = not vars(flow).keys().isdisjoint((_STATE, _BATCH))
         Meter.response(self, flow)
         if claimed and self.desk.setup is not None:
+            await self.batches.written()
             await self.desk.written()
             await asyncio.get_running_loop().run_in_executor(None, self.desk.setup.ledger.sync)
 
@@ -266,9 +351,12 @@ class Meter:
         exchange = vars(flow).pop(_STATE, None)
         if exchange is not None:
             left = flow.client_conn.timestamp_end is not None or not flow.client_conn.connected
-            exchange.unsent = not exchange.tapped and flow.server_conn.timestamp_tcp_setup is None
+            unsent = exchange.claim.binding.socket or flow.server_conn.timestamp_tcp_setup is None
+            exchange.unsent = not exchange.tapped and unsent
             killed = flow.error is not None and flow.error.msg == flow.error.KILLED_MESSAGE
             self.desk.close(exchange, "aborted" if left or killed else "broken", time(), None)
+        elif (fetch := vars(flow).pop(_BATCH, None)) is not None:
+            fetch.close(complete=False, body=None)
 
 
 def _has_large_body(request: http.Request) -> bool:
@@ -277,7 +365,7 @@ def _has_large_body(request: http.Request) -> bool:
 
 
 def _is_wanted(name: bytes) -> bool:
-    return attribution.is_label_name(name) or attribution.is_session_name(name)
+    return attribution.is_ours(name) or agents.is_session_name(name)
 
 
 def _no_query(_: str) -> str | None:

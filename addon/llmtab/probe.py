@@ -21,6 +21,7 @@ class Probe:
 
     def __init__(self, name: str, spec: Mapping[str, Any]) -> None:
         self._leaves: dict[str, Leaf] = {}
+        self._kinds: dict[str, str] = {}  # counters that take a whole row's figure as theirs, by the rule of its kinds
         rows = {key: self._rows(spec.get(key) or {}, key) for key in ("usage", "estimate")}
         self.dialect = Dialect(name, {**spec, **rows, "parts": None, "money": None})
         self._patterns = [tuple(pattern) for pattern in _pointers(spec)]
@@ -37,6 +38,8 @@ class Probe:
         out: dict[str, Any] = {}
         for counter, row in rows.items():
             terms, fold = (row["terms"], row.get("fold")) if isinstance(row, Mapping) else (row or (), None)
+            if isinstance(row, Mapping):
+                self._kinds |= {one["is"]: counter for one in row.get("kinds") or () if one["is"] != counter}
             for number, term in enumerate(terms):
                 for leaf in _alternatives(term):
                     name = f"{kind} {len(self._leaves)}"
@@ -68,6 +71,9 @@ class Probe:
             if not outside or before + figures[name] <= counted[counter]:
                 at_root = said.startswith("/") and name.startswith("usage")
                 found.setdefault(counter, []).append((self._root + said if at_root else said, figures[name]))
+        for kind, counter in self._kinds.items():
+            if kind in counted and counter in found:
+                found[kind] = found[counter]
         return found
 
     def explained(self) -> list[tuple[str, ...]]:
@@ -165,10 +171,20 @@ def row_words(row: Any) -> str:
     terms, fold = (row["terms"], row.get("fold")) if isinstance(row, Mapping) else (row, None)
     texts = [words(term) for term in terms]
     said = " + ".join(f"({text})" if len(texts) > 1 and ", else " in text else text for text in texts)
+    if isinstance(row, Mapping):
+        said += "".join(_kind(kind) for kind in row.get("kinds") or ())
     return f"{said} ({fold} over the events)" if fold and fold != "last" else said
+
+
+def _kind(kind: Mapping[str, Any]) -> str:
+    tests = (f"{ref} is {_value(expected)}" for ref, expected in (kind.get("where") or {}).items())
+    return f"; {kind['is']} {'where ' if kind.get('where') else 'otherwise'}{', '.join(tests)}"
 
 
 def _value(expected: Any) -> str:
     if isinstance(expected, list):
         return " or ".join(map(_value, expected))
+    if isinstance(expected, Mapping):
+        said = {"some": "somewhere ", "none": "nowhere "}
+        return ", ".join(f"{said[word]}{_value(one)}" for word, one in expected.items() if one is not None)
     return str(expected).lower() if isinstance(expected, bool) else str(expected)

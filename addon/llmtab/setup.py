@@ -5,15 +5,20 @@ OSError with one clear line; the set-up in force is never half changed.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Final
 
-from llmtab.attribution import Fingerprints
+from llmtab import environment
+from llmtab.attribution import stated_labels
+from llmtab.budgets.amounts import amount
 from llmtab.chain import chain_key
 from llmtab.config import Config
+from llmtab.fingerprints import Fingerprints
 from llmtab.home import home
 from llmtab.housekeeping import Policy
 from llmtab.ledger import Ledger
@@ -31,6 +36,7 @@ CHOICES: Final = {
     "llmtab_table": ("auto", "on", "off"),
     "llmtab_fsync": ("always", "interval", "off"),
 }
+IS_GROUPING: Final = re.compile(r"[a-z][a-z0-9_]{0,31}").fullmatch
 LEDGER_OPTIONS: Final = ("llmtab_ledger", "llmtab_fsync")
 # fmt: off
 OPTIONS: Final[tuple[tuple[str, Any, Any, str], ...]] = (
@@ -39,6 +45,8 @@ OPTIONS: Final[tuple[tuple[str, Any, Any, str], ...]] = (
     ("llmtab_config", str, "",
      "Path of llmtab.yaml: own hosts and profiles, price overrides. Default: llmtab.yaml in $LLMTAB_HOME, if "
      "there."),
+    ("llmtab_labels", str, "",
+     "Labels of every call, e.g. project=web,team=x. A call's own headers and the proxy's user win over them."),
     ("llmtab_pricing", Sequence[str], (),
      "Further price files; a later entry replaces a whole earlier one."),
     ("llmtab_profiles", Sequence[str], (),
@@ -47,6 +55,8 @@ OPTIONS: Final[tuple[tuple[str, Any, Any, str], ...]] = (
      "Which TLS connections are decrypted: llm (only hosts of LLM providers) or all."),
     ("llmtab_table", str, "auto",
      "The live table: auto (when stdout is a terminal and the tool is mitmdump), on, off."),
+    ("llmtab_by", str, "model",
+     "What the live table groups calls by: model, provider, host, outcome, ... or any label such as project."),
     ("llmtab_fsync", str, "interval",
      "When lines reach the disk for certain: always (before the call ends), interval (each second), off."),
     ("llmtab_rotate", str, "",
@@ -59,15 +69,21 @@ OPTIONS: Final[tuple[tuple[str, Any, Any, str], ...]] = (
     ("llmtab_warn_usd", str, "",
      "Warn of each call that may cost more (USD, p90 of its estimate) and mark its line over_warn, e.g. 0.50. "
      "Switches estimating on."),
+    ("llmtab_budget", str, "",
+     "A hard limit for this process, e.g. 5 USD or 2M tokens; further ones are `budgets:` in llmtab.yaml."),
+    ("llmtab_inject_usage", bool, False,
+     "Ask OpenAI-shaped streams for their usage where the client does not (on hosts known to take it), and hide "
+     "the chunk that comes for it."),
 )
 # fmt: on
 """(name, type, default, what `mitmdump --options` says of it)."""
 
 
 def declare_options(add: Callable[..., None]) -> None:
-    """Declare every option of ours to mitmproxy."""
-    for name, kind, default, text in OPTIONS:
-        add(name, kind, [] if default == () else default, text)
+    """Declare every option of ours to mitmproxy; the environment gives defaults (LLMTAB_LEDGER for llmtab_ledger)."""
+    found = environment.defaults(OPTIONS, os.environ)
+    for name, kind, _, text in OPTIONS:
+        add(name, kind, found[name], text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +103,12 @@ class Setup:
     estimate: bool
     warn_usd: Decimal | None
     rotate: str
+    labels: Mapping[str, str]
+    """Of every call: what `llmtab_labels` says."""
+    budget: str
+    """Of this process alone: `5 USD`, "" for none."""
+    inject: bool = False
+    """Whether streams are asked for their usage."""
 
     @property
     def policy(self) -> Policy:
@@ -97,28 +119,44 @@ class Setup:
     @classmethod
     def read(cls, options: Any, old: "Setup | None") -> "Setup":
         """The set-up that mitmproxy's options describe. Raises ValueError or OSError with one clear line."""
-        for name, choices in CHOICES.items():
-            if getattr(options, name) not in choices:
-                raise ValueError(f"{name}: {getattr(options, name)!r}, expected one of {', '.join(choices)}")
-        try:
-            rotation(options.llmtab_rotate)
-        except ValueError as error:
-            raise ValueError(f"llmtab_rotate: {error}") from None
-        warn = _amount(options.llmtab_warn_usd, "llmtab_warn_usd")
-        sources = Sources(
-            _existing(options.llmtab_config, "llmtab_config") if options.llmtab_config else None,
-            tuple(_existing(path, "llmtab_profiles") for path in options.llmtab_profiles),
-            tuple(_existing(path, "llmtab_pricing") for path in options.llmtab_pricing),
-        )
+        sources = checked(options)
         found = sources.read()
+        warn = _amount(options.llmtab_warn_usd, "llmtab_warn_usd")
         path = Path(options.llmtab_ledger).expanduser() if options.llmtab_ledger else home() / "ledger.jsonl"
         return cls(
             found.config, found.profiles, found.prices,
             _ledger(path, options.llmtab_fsync, _chain_key(options.llmtab_chain_key), old),
             Fingerprints(home() / "key"), options.llmtab_intercept == "all", options.llmtab_table,
             sources, found.stamp, options.llmtab_estimate or warn is not None, warn,
-            options.llmtab_rotate,
+            options.llmtab_rotate, _labels(options.llmtab_labels), options.llmtab_budget,
+            options.llmtab_inject_usage,
         )  # fmt: skip
+
+
+def checked(options: Any) -> Sources:
+    """The files that the options name, once every option is found to be one that can hold. Raises ValueError."""
+    environment.check(OPTIONS, os.environ)
+    for name, choices in CHOICES.items():
+        if getattr(options, name) not in choices:
+            raise ValueError(f"{name}: {getattr(options, name)!r}, expected one of {', '.join(choices)}")
+    if not IS_GROUPING(options.llmtab_by):
+        raise ValueError(f"llmtab_by: {options.llmtab_by!r}, expected model, provider or a label's name")
+    try:
+        rotation(options.llmtab_rotate)
+    except ValueError as error:
+        raise ValueError(f"llmtab_rotate: {error}") from None
+    _labels(options.llmtab_labels)
+    _amount(options.llmtab_warn_usd, "llmtab_warn_usd")
+    try:
+        if options.llmtab_budget:
+            amount(options.llmtab_budget)
+    except ValueError as error:
+        raise ValueError(f"llmtab_budget: {error}") from None
+    return Sources(
+        _existing(options.llmtab_config, "llmtab_config") if options.llmtab_config else None,
+        tuple(_existing(path, "llmtab_profiles") for path in options.llmtab_profiles),
+        tuple(_existing(path, "llmtab_pricing") for path in options.llmtab_pricing),
+    )
 
 
 def _chain_key(text: str) -> bytes | None:
@@ -152,6 +190,13 @@ def _amount(text: str, option: str) -> Decimal | None:
     if not amount.is_finite() or amount < 0:
         raise ValueError(f"{option}: {text!r}, expected an amount in USD like 0.50")
     return amount
+
+
+def _labels(text: str) -> Mapping[str, str]:
+    try:
+        return stated_labels(text)
+    except ValueError as error:
+        raise ValueError(f"llmtab_labels: {error}") from None
 
 
 def _existing(text: str, option: str) -> Path:

@@ -1,13 +1,15 @@
-"""The files a set-up is read from: llmtab.yaml, price files, folders of profiles; and how they looked when read.
+"""The files a set-up is read from: llmtab.yaml, price files, folders of profiles, names of keys; and how they looked
+when read.
 
 Knows where they lie and how they become config, profiles and prices. Must not know mitmproxy's options or when to look.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from llmtab import keynames
 from llmtab.config import Config
 from llmtab.config import load as load_config
 from llmtab.home import home
@@ -44,12 +46,13 @@ class Sources:
         prices = PriceBook.load(
             extra=self.pricing, overrides=config.pricing, overrides_path=config.path or "llmtab.yaml"
         )
+        config = replace(config, key_names=keynames.load(keynames.usual()))
         return Contents(config, profiles, prices, stamp + stamps(config.folders))
 
     def stamp(self, folders: Sequence[Path] = ()) -> Stamp:
         """How the files look now. `folders`: those that llmtab.yaml names."""
         named = self.config or home() / "llmtab.yaml"
-        return stamps([default_path(), *self.pricing, named, *self.profiles]) + stamps(folders)
+        return stamps([default_path(), *self.pricing, named, *self.profiles, keynames.usual()]) + stamps(folders)
 
 
 def stamps(paths: Sequence[Path]) -> Stamp:

@@ -5,7 +5,7 @@ Knows the keys of a line. Must not know files, terminals or the clock: `now` is 
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
@@ -19,7 +19,8 @@ REASONS: Final = 100
 OTHER: Final = "(other)"
 HOUR: Final = timedelta(hours=1)
 SECONDS: Final = 3600
-_TOP_LEVEL: Final = ("provider", "api", "operation", "profile", "host", "outcome", "billing", "pricing_tier", "region")
+KEYS: Final = ("provider", "api", "operation", "profile", "host", "outcome", "billing", "pricing_tier", "region")
+"""Keys of a line that calls can be grouped by, besides `model` and any label."""
 
 
 @dataclass(slots=True)
@@ -29,6 +30,8 @@ class Sum:
     calls: int = 0
     errors: int = 0
     """Calls whose outcome is not `ok`."""
+    retries: int = 0
+    """Calls that tried an earlier one again."""
     input_tokens: int = 0
     cached_tokens: int = 0
     """Read from a prompt cache; part of `input_tokens`."""
@@ -52,6 +55,7 @@ class Sum:
         if "parent" not in line:
             self.calls += 1
             self.errors += line.get("outcome", "ok") != "ok"
+            self.retries += "retry_of" in line
         usage = line.get("usage") or {}
         self.input_tokens += usage.get("input_tokens", 0)
         self.cached_tokens += usage.get("cache_read_input_tokens", 0)
@@ -64,6 +68,14 @@ class Sum:
         self.estimated += line.get("usage_source") == "estimated"
         self.partial += line.get("usage_source") == "partial"
         self.differs += "cost_differs" in (line.get("flags") or ())
+
+    def include(self, other: "Sum") -> None:
+        """Adds another set of lines that has none in common with this one."""
+        for name in _FIELDS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+_FIELDS: Final = tuple(one.name for one in fields(Sum))
 
 
 def money(line: Line) -> tuple[Decimal, Decimal]:
@@ -78,18 +90,50 @@ def group_name(line: Line, by: str) -> str:
     """The line's group under `by`: `model`, a key of the line such as `provider`, or a label; `-` where it has none."""
     if by == "model":
         return model(line)
-    if by in _TOP_LEVEL:
+    if by in KEYS:
         return str(line.get(by, "-"))
     return str((line.get("labels") or {}).get(by, "-"))
+
+
+def count_reason(counter: Counter[tuple[str, str]], reason: tuple[str, str], number: int = 1) -> None:
+    """Counts a pair of names from the wire, of which there could be any number: past a bound they share one entry."""
+    counter[reason if reason in counter or len(counter) < REASONS else (OTHER, OTHER)] += number
 
 
 def end(line: Line) -> datetime | None:
     """When the call ended, aware UTC, or None if the line does not say when it began."""
     try:
         began = datetime.fromisoformat(line["time"])
+        if began.tzinfo is None:
+            return None
         return began + timedelta(milliseconds=float((line.get("timing") or {}).get("duration_ms", 0)))
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
+
+
+@dataclass(slots=True)
+class Rates:
+    """What was spent in the newest hour, by the second, so that its size has a bound."""
+
+    _spent: dict[datetime, tuple[Decimal, Decimal]] = field(default_factory=dict)
+
+    def add(self, line: Line) -> None:
+        """Adds one line at the second its call ended; lines may come in any order."""
+        billed, notional = money(line)
+        at = end(line)
+        if at is None or not (billed or notional):
+            return
+        at = at.replace(microsecond=0)
+        before = self._spent.get(at, (ZERO, ZERO))
+        self._spent[at] = (before[0] + billed, before[1] + notional)
+        if len(self._spent) > 2 * SECONDS:
+            self._spent = dict(sorted(self._spent.items())[-SECONDS:])
+
+    def per_hour(self, now: datetime, window: timedelta) -> tuple[Decimal, Decimal]:
+        """(billed, notional) USD per hour, as spent in the last `window` (an hour at most) before `now`."""
+        spent = [sums for at, sums in self._spent.items() if now - window < at <= now]
+        hours = Decimal(HOUR / window)
+        return sum((one for one, _ in spent), ZERO) * hours, sum((one for _, one in spent), ZERO) * hours
 
 
 @dataclass(slots=True)
@@ -101,7 +145,7 @@ class Totals:
     groups: dict[str, Sum] = field(default_factory=dict)
     unpriced: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(reason, model) -> lines without a price."""
-    _recent: dict[datetime, tuple[Decimal, Decimal]] = field(default_factory=dict)
+    rates: Rates = field(default_factory=Rates)
 
     def add(self, line: Line) -> None:
         """Adds one line; lines may come in any order."""
@@ -111,28 +155,18 @@ class Totals:
             name = OTHER
         self.groups.setdefault(name, Sum()).add(line)
         if is_unpriced(line):
-            reason = (str(line.get("cost_reason", "unknown")), model(line))
-            self.unpriced[reason if reason in self.unpriced or len(self.unpriced) < REASONS else (OTHER, OTHER)] += 1
-        self._spend(line)
+            count_reason(self.unpriced, (str(line.get("cost_reason", "unknown")), model(line)))
+        self.rates.add(line)
+
+    def include(self, other: "Totals") -> None:
+        """Adds what another fold of other lines holds, but for the rates per hour, which only lines tell."""
+        self.total.include(other.total)
+        for name, one in other.groups.items():
+            place = name if name in self.groups or len(self.groups) < GROUPS else OTHER
+            self.groups.setdefault(place, Sum()).include(one)
+        for reason, number in other.unpriced.items():
+            count_reason(self.unpriced, reason, number)
 
     def add_all(self, lines: Iterable[Line]) -> None:
         for line in lines:
             self.add(line)
-
-    def per_hour(self, now: datetime, window: timedelta) -> tuple[Decimal, Decimal]:
-        """(billed, notional) USD per hour, as spent in the last `window` (an hour at most) before `now`."""
-        spent = [sums for at, sums in self._recent.items() if now - window < at <= now]
-        hours = Decimal(HOUR / window)
-        return sum((one for one, _ in spent), ZERO) * hours, sum((one for _, one in spent), ZERO) * hours
-
-    def _spend(self, line: Line) -> None:
-        """Keeps the newest hour of money, one entry a second, so that its size has a bound."""
-        billed, notional = money(line)
-        at = end(line)
-        if at is None or not (billed or notional):
-            return
-        at = at.replace(microsecond=0)
-        before = self._recent.get(at, (ZERO, ZERO))
-        self._recent[at] = (before[0] + billed, before[1] + notional)
-        if len(self._recent) > 2 * SECONDS:
-            self._recent = dict(sorted(self._recent.items())[-SECONDS:])

@@ -16,7 +16,9 @@ from llmtab.reload import Reloader
 from llmtab.setup import Setup
 
 if TYPE_CHECKING:
+    from llmtab.budgets.guard import Guard
     from llmtab.estimate import Estimator
+    from llmtab.inject import Injector
 
 log = logging.getLogger("llmtab")
 
@@ -43,6 +45,24 @@ class Upkeep:
         else:
             self.estimator.warn = setup.warn_usd
         return self.estimator is not None
+
+    @staticmethod
+    def guard(setup: Setup, old: "Guard | None") -> "Guard | None":
+        """What keeps the budgets of this set-up; None where it has none. Raises ValueError."""
+        if old is None and not setup.budget and not setup.config.sections.get("budgets"):
+            return None
+        from llmtab.budgets.guard import guard_for  # not even its import is paid for while there are no budgets
+
+        return guard_for(setup, old)
+
+    def helpers(self, setup: Setup, state: str) -> "list[Injector] | None":
+        """Addons below the meter's that this set-up wants; None where there are none. `state`: where a flow keeps its
+        exchange."""
+        if not setup.inject:
+            return None
+        from llmtab.inject import Injector  # not even its import is paid for while it is off
+
+        return [Injector(state)]
 
     def tick(self, setup: Setup, note: Note) -> Setup | None:
         """About once a second: the set-up that an edit of its files made, if there was one."""

@@ -5,8 +5,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from machine import Machine
 from proxy import Proxy
 from upstream import Upstream
+from way_out import WayOut
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +54,22 @@ def proxy(shared: Proxy) -> Proxy:
     """The shared proxy; `proxy.lines()` gives the lines of this test only."""
     shared.mark()
     return shared
+
+
+@pytest.fixture(scope="session")
+def way(upstream: Upstream) -> Iterator[WayOut]:
+    """The company's proxy: the only way from this machine to anywhere."""
+    with WayOut(upstream) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def used(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is made once on a machine, kept for all of them."""
+    return tmp_path_factory.mktemp("used")
+
+
+@pytest.fixture
+def machine(tmp_path: Path, way: WayOut, used: Path) -> Machine:
+    """A machine with an empty ledger."""
+    return Machine(tmp_path, way, used)

@@ -1,5 +1,6 @@
 """A real mitmdump with the addon, routed to the local upstream, and a client that goes through it."""
 
+import base64
 import contextlib
 import http.client
 import json
@@ -51,6 +52,9 @@ class Proxy:
     ) -> None:
         self.folder = folder
         self.terminal = False
+        self._stuck = threading.Event()
+        self.user = ""
+        """`alice:x`: who the client says it is to the proxy."""
         self.ledger = folder / "ledger.jsonl"
         self.log = folder / "mitmdump.log"
         self.port = free_port()
@@ -86,16 +90,30 @@ class Proxy:
         termios.tcsetwinsize(its, (HEIGHT, WIDTH))
         environment = self.environment | {"TERM": "xterm-256color", "COLUMNS": "", "LINES": ""}
         self.process = subprocess.Popen(self.command, stdin=its, stdout=its, stderr=its, env=environment)
+        self._tty = os.ttyname(its)
         os.close(its)
         log = self.log.open("wb", buffering=0)
 
         def copy() -> None:
             with log, contextlib.suppress(OSError):  # the terminal is gone when the process is
-                while data := os.read(ours, 65536):
+                while not self._stuck.is_set() and (data := os.read(ours, 65536)):
                     log.write(data)
+                while self._stuck.is_set() and self.process.poll() is None:
+                    time.sleep(0.05)
             os.close(ours)
 
         threading.Thread(target=copy, daemon=True).start()
+
+    def stick(self) -> None:
+        """From here on the terminal takes nothing more, as after Ctrl-S: its buffer is filled, and nobody reads it."""
+        self._stuck.set()
+        fd = os.open(self._tty, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        deadline = time.monotonic() + 1
+        while time.monotonic() < deadline:
+            with contextlib.suppress(BlockingIOError):
+                os.write(fd, b"x" * 4096)
+            time.sleep(0.001)
+        os.close(fd)
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -153,13 +171,14 @@ class Proxy:
         target = f"{parts.path}?{parts.query}" if parts.query else parts.path
         if parts.scheme == "https":
             connection = http.client.HTTPSConnection("127.0.0.1", self.port, context=self.context, timeout=PATIENCE)
-            connection.set_tunnel(parts.hostname, parts.port or 443)
+            connection.set_tunnel(parts.hostname, parts.port or 443, dict(self._named()))
         else:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
             target = target if parts.port == self.port else url  # in reverse mode the proxy is the server
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         connection.putrequest(method, target, skip_accept_encoding=True)
         sent = [("content-type", "application/json"), ("content-length", str(len(data or b""))), *headers]
+        sent += self._named() if parts.scheme == "http" else []
         for name, value in sent:
             connection.putheader(name, value)
         try:
@@ -172,6 +191,10 @@ class Proxy:
             connection.sock.close()
             connection.sock = None
         return response
+
+    def _named(self) -> list[tuple[str, str]]:
+        coded = base64.b64encode(self.user.encode()).decode()
+        return [("proxy-authorization", f"Basic {coded}")] if self.user else []
 
     def call(self, url: str, body: Any = None, headers: Sequence[tuple[str, str]] = (), method: str = "POST") -> Got:
         """Sends one request and reads the answer to its end."""

@@ -8,9 +8,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from canary import Nest, request_body, request_headers, sent, socketed, sse, torn
+from canary import USAGE, Nest, request_body, request_headers, sent, socketed, sse, torn
 from proxy import HERE, MAIN, PATIENCE, Proxy
-from upstream import Answer, Upstream
+from upstream import Answer, Upstream, reply
 
 CHAT = "https://api.openai.com/v1/chat/completions"
 SETTINGS = {
@@ -80,6 +80,46 @@ def test_no_secret_is_written_anywhere(setting: str, upstream: Upstream, conf: P
         assert "/v1/chat/completions" not in proxy.output(), "mitmdump prints URLs beside the table"
     key = tmp_path / "LLMTAB_HOME" / "key"
     assert (key.stat().st_mode & 0o777, key.parent.stat().st_mode & 0o077) in ((0o600, 0), (0o600, 0o055))
+
+
+MAPPED = """
+attribution:
+  fields:
+    end_user: request:/user
+    feature: {take: [request:/metadata/user_id, request:/safety_identifier], hash: true}
+    tier: {take: request_header:x-custom-secret, hash: true}
+rules:
+  - match: {system: "(?i)^kanari", tools: kanari, header: {x-session-token: "*"}, label: {consumer: alice}}
+    labels: {intent: support}
+"""
+
+
+@pytest.mark.parametrize("setting", ["default", "debug"])
+def test_only_what_is_mapped_is_kept(setting: str, upstream: Upstream, conf: Path, tmp_path: Path) -> None:
+    """Of passwords, users and metadata only the field that llmtab.yaml takes is on disk; what is hashed, and what a
+    rule only looks at, is not."""
+    nest = Nest()
+    with private(upstream, conf, tmp_path, setting) as proxy:
+        proxy.stop(signal.SIGTERM)
+    (tmp_path / "LLMTAB_HOME" / "llmtab.yaml").write_text(MAPPED)
+    upstream.on("POST api.openai.com/v1/chat/completions", reply({"id": "c", "model": "gpt-4o", "usage": USAGE}))
+    with proxy:
+        proxy.user = f"alice:{nest.put('password of the proxy')}"
+        for scheme in ("https", "http"):
+            body = request_body(nest, scheme, model="gpt-4o")
+            headers = [pair for pair in request_headers(nest, scheme)[:-2] if pair[0] != "proxy-authorization"]
+            assert proxy.call(f"{scheme}://api.openai.com/v1/chat/completions", body, headers).status == 200
+        lines = proxy.settled(2)
+        proxy.stop(signal.SIGTERM)
+    for line in lines:
+        found = line["labels"]
+        assert (found["consumer"], found["intent"]) == ("alice", "support")
+        assert nest.names[found["end_user"]].endswith("request user")
+        assert {found["feature"][:2], found["tier"][:2]} == {"u_"}
+    wanted = sorted(f"{scheme}: request user" for scheme in ("https", "http"))
+    written = nest.in_files(tmp_path)  # the log says a call's labels too
+    assert written["ledger.jsonl"] == wanted
+    assert {place for places in written.values() for place in places} == set(wanted)
 
 
 def test_a_killed_proxy_leaves_no_secret(upstream: Upstream, conf: Path, tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ CUT: Final = object()
 """The connection is reset here."""
 
 HOSTS = [
-    "*.example.com", "*.googleapis.com", "*.us-east-1.amazonaws.com", "api.anthropic.com", "api.mistral.ai",
-    "api.openai.com",
+    "*.example.com", "*.googleapis.com", "*.openai.azure.com", "*.us-east-1.amazonaws.com", "api.anthropic.com",
+    "api.mistral.ai", "api.openai.com", "api.x.ai", "chatgpt.com", "dashscope-intl.aliyuncs.com",
 ]  # fmt: skip
 
 type Step = bytes | float | threading.Event | object
@@ -73,6 +73,19 @@ def event(data: dict[str, Any]) -> bytes:
     return f"{head}data: {json.dumps(data)}\n\n".encode()
 
 
+def certificates(folder: Path) -> tuple[ssl.SSLContext, Path]:
+    """A server's TLS for all HOSTS, and the file of the CA that a client has to trust."""
+    store = CertStore.from_store(folder, "upstream", 2048)
+    entry = store.get_cert("upstream", [_dns(host) for host in HOSTS])
+    key = entry.privatekey.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    pem = folder / "upstream.pem"
+    pem.write_bytes(key + entry.cert.to_pem())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    context.set_alpn_protocols(["http/1.1"])
+    return context, folder / "upstream-ca-cert.pem"
+
+
 @dataclass
 class Upstream:
     """Answers by `METHOD host/path`; a host or path nobody composed an answer for gets a 404."""
@@ -85,8 +98,7 @@ class Upstream:
     plain_port: int = 0
 
     def __enter__(self) -> "Upstream":
-        self.ca = self.folder / "upstream-ca-cert.pem"
-        self._context = self._certificates()
+        self._context, self.ca = certificates(self.folder)
         self._loop = asyncio.new_event_loop()
         ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, args=[ready], name="upstream")
@@ -102,17 +114,6 @@ class Upstream:
     def on(self, target: str, answer: Answer) -> None:
         """From now on `target` (`POST api.openai.com/v1/embeddings`, no query) is answered so."""
         self.answers[target] = answer
-
-    def _certificates(self) -> ssl.SSLContext:
-        store = CertStore.from_store(self.folder, "upstream", 2048)
-        entry = store.get_cert("upstream", [_dns(host) for host in HOSTS])
-        key = entry.privatekey.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        pem = self.folder / "upstream.pem"
-        pem.write_bytes(key + entry.cert.to_pem())
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(pem)
-        context.set_alpn_protocols(["http/1.1"])
-        return context
 
     def _serve(self, ready: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)

@@ -19,6 +19,8 @@ DEEPEST: Final = 8
 
 type Place = tuple[str, str]
 """Provider and entry id."""
+type Found = tuple[str, str, int]
+"""Provider, entry id, and the number of the first table that may say what the entry is."""
 
 
 class Match(NamedTuple):
@@ -39,22 +41,19 @@ class Finder:
 
     def find(self, provider: str, model: str, today: str) -> Match | None:
         """The entry for a name on the day `today` (YYYY-MM-DD, UTC). First the user's own statements (ids, aliases,
-        then patterns), then ids, aliases, snapshot dates; then the same at the provider that `models_of` names."""
-        seen: set[str] = set()
-        where: str | None = provider
-        while where is not None and where not in seen:
-            seen.add(where)
+        then patterns), then ids, aliases, snapshot dates; then the same at the provider that `models_of` names, as
+        `_lenders` tells."""
+        for where, first in self._lenders(provider):
             for rule in (self._stated, self._pattern, self._exact, self._alias, self._dated):
                 for name in spellings(model):
-                    place = rule(where, name, today)
-                    if place is not None:
-                        return self.match(*place, rule.__name__.strip("_"))
-            where = self.setting(where, "models_of")
+                    found = rule(where, name, today, first)
+                    if found is not None:
+                        return self.match(*found, rule.__name__.strip("_"))
         return None
 
-    def match(self, provider: str, model: str, how: str) -> Match:
-        """The entry at a place: the highest table that has it. Raises KeyError."""
-        for index, table in enumerate(self.tables):
+    def match(self, provider: str, model: str, first: int, how: str) -> Match:
+        """The entry at a place: the highest table that has it, from the table number `first` on. Raises KeyError."""
+        for index, table in enumerate(self.tables[first:], first):
             entry = table.entry(provider, model)
             if entry is not None:
                 return Match(table, provider, model, self._extended(index, (provider, model), entry, 0), how)
@@ -72,7 +71,21 @@ class Finder:
         places = {(name, model) for table in self.tables for name in table.providers
                   for model in table.providers[name]["models"]}  # fmt: skip
         for provider, model in sorted(places):
-            yield self.match(provider, model, "exact")
+            yield self.match(provider, model, 0, "exact")
+
+    def _lenders(self, provider: str) -> Iterator[tuple[str, int]]:
+        """A provider, then those whose models it has as well, each with the first table that counts there.
+
+        Models are lent as they stood when that was said: by the table that says `models_of` and those under it. A price
+        that the user has replaced is his price with one provider; that it is another one's too only he can say.
+        """
+        seen: set[str] = set()
+        where, first = provider, 0
+        while where not in seen:
+            seen.add(where)
+            yield where, first
+            lent = ((index, table.providers.get(where, {})) for index, table in enumerate(self.tables[first:], first))
+            where, first = next(((its["models_of"], at) for at, its in lent if "models_of" in its), (where, first))
 
     def check(self) -> None:
         """What entries extend, aliases stand for and providers borrow from must exist. Raises ConfigError."""
@@ -95,50 +108,46 @@ class Finder:
         if "models_of" in its and not any(its["models_of"] in other.providers for other in self.tables):
             raise fail(table.name, (*at, "models_of"), f"{its['models_of']!r}, expected a provider of a table")
 
-    def _stated(self, provider: str, name: str, today: str) -> Place | None:
-        for table in self.tables:
+    def _stated(self, provider: str, name: str, today: str, first: int) -> Found | None:
+        for table in self.tables[first:]:
             if table.user:
                 names = table.names(provider)
                 if target := names.given.get(name):
                     return self._target(provider, target)
                 if model := names.exact.get(name) or names.aliases.get(name):
-                    return provider, model
+                    return provider, model, first
         return None
 
-    def _pattern(self, provider: str, name: str, today: str) -> Place | None:
-        found = [(len(glob.split("*")[0]), model) for table in reversed(self.tables) if table.user
+    def _pattern(self, provider: str, name: str, today: str, first: int) -> Found | None:
+        found = [(len(glob.split("*")[0]), model) for table in reversed(self.tables[first:]) if table.user
                  for glob, model in reversed(table.names(provider).globs)
                  if re.fullmatch(".*".join(map(re.escape, glob.split("*"))), name)]  # fmt: skip
-        return (provider, max(reversed(found), key=lambda pair: pair[0])[1]) if found else None
+        return (provider, max(reversed(found), key=lambda pair: pair[0])[1], first) if found else None
 
-    def _exact(self, provider: str, name: str, today: str) -> Place | None:
-        return next(((provider, table.names(provider).exact[name]) for table in self.tables
+    def _exact(self, provider: str, name: str, today: str, first: int) -> Found | None:
+        return next(((provider, table.names(provider).exact[name], first) for table in self.tables[first:]
                      if name in table.names(provider).exact), None)  # fmt: skip
 
-    def _alias(self, provider: str, name: str, today: str) -> Place | None:
-        for table in self.tables:
+    def _alias(self, provider: str, name: str, today: str, first: int) -> Found | None:
+        for table in self.tables[first:]:
             names = table.names(provider)
             if target := names.given.get(name):
                 return self._target(provider, target)
             if model := names.aliases.get(name):
-                return provider, model
+                return provider, model, first
         return None
 
-    def _dated(self, provider: str, name: str, today: str) -> Place | None:
-        found = (dated_match(table, provider, name, today) for table in self.tables)
-        return next(((provider, model) for model in found if model), None)
+    def _dated(self, provider: str, name: str, today: str, first: int) -> Found | None:
+        found = (dated_match(table, provider, name, today) for table in self.tables[first:])
+        return next(((provider, model, first) for model in found if model), None)
 
-    def _target(self, provider: str, target: str) -> Place | None:
-        """The place that an alias stands for: an id or an alias, here or where models are borrowed from."""
-        seen: set[str] = set()
-        where: str | None = provider
-        while where is not None and where not in seen:
-            seen.add(where)
-            for table in self.tables:
+    def _target(self, provider: str, target: str) -> Found | None:
+        """What an alias stands for: an id or an alias, here or where models are borrowed from."""
+        for where, first in self._lenders(provider):
+            for table in self.tables[first:]:
                 names = table.names(where)
                 if model := names.exact.get(target.lower()) or names.aliases.get(target.lower()):
-                    return where, model
-            where = self.setting(where, "models_of")
+                    return where, model, first
         return None
 
     def _extended(self, index: int, place: Place, entry: Mapping[str, Any], depth: int) -> Mapping[str, Any]:

@@ -59,6 +59,8 @@ RATES: Final = _table(
         ("classification", "classifications", 1000, False),
         ("request", "requests", 1000, True),
         ("web_search", "web_search_requests", 1000, True),
+        ("web_search_preview", "web_search_preview_requests", 1000, True),
+        ("web_search_unnamed", "web_search_unnamed_requests", 1000, True),
         ("x_search", "x_search_requests", 1000, True),
         ("file_search", "file_search_requests", 1000, True),
         ("grounding", "grounded_requests", 1000, True),

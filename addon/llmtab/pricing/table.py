@@ -15,8 +15,6 @@ from llmtab.documents import ConfigError, load
 from llmtab.pricing.names import covers, undated
 
 VERSION = "prices-1"
-_CODE = ("schema.py", "checks.py", "rates.py", "names.py")
-"""What decides how a file is understood: part of the cache's key, so that a new version never believes an old one."""
 
 
 class Names(NamedTuple):
@@ -97,7 +95,9 @@ def bake_shipped(folder: Path, path: Path | None = None) -> Path:
 
 
 def _code() -> list[Path]:
-    return [Path(__file__).with_name(name) for name in _CODE]
+    """What decides how a file is understood: part of the cache's key, so that changed code never believes an old one."""
+    room = Path(__file__).parent
+    return [*sorted(room.glob("*.py")), room.parent / "documents.py", room.parent / "usage.py"]
 
 
 def _builder(path: Path, user: bool) -> Callable[[], Any]:

@@ -3,21 +3,20 @@
 Knows the files and the match (host, method, path) -> `Claim`. Must not know how a body is cut into events or counted.
 """
 
-import importlib.resources
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from llmtab.caching import cached
-from llmtab.documents import check, fail, load
+from llmtab.documents import fail
+from llmtab.profiles.batch import Batch
 from llmtab.profiles.compiled import Dialect
+from llmtab.profiles.files import ORIGIN, built_in, read_folder
 from llmtab.profiles.patterns import captured, clean_path, compile_host, compile_path, is_literal, shown_path
 
-VERSION: Final = "profiles-1"
 GUESS: Final = "openai_compatible"
-ORIGIN: Final = "_from"
-"""A user's profile remembers its file (and where in it it stands), so that an error found late still names the line."""
+SOCKET: Final = "WS"
+"""The method of a route for calls that become a WebSocket: `WS /v1/responses`."""
 CACHE_SIZE: Final = 4096
 """Paths remembered with their claim; real clients use a handful, a scanner must not fill the memory."""
 LONGEST_PATH: Final = 2048
@@ -37,6 +36,9 @@ class Binding:
     route: str
     headers: frozenset[bytes]
     """Lower-case names of all headers that a reference speaks of."""
+    batch: Batch | None = None
+    socket: bool = False
+    """Whether its calls ask to become a WebSocket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class Provider:
         """The compiled meaning of a route. Raises ProfileError where it names what does not exist."""
         if key not in self._bindings:
             route = {"dialect": spec} if isinstance(spec, str) else dict(spec)
-            role = route.pop("role", "billed")
+            role, batch = route.pop("role", "billed"), route.pop("batch", None)
             named = route.pop("dialect", None)
             if named == "not_billed":
                 role, named = "not_billed", None
@@ -99,7 +101,9 @@ class Provider:
             dialects = tuple(self._dialect(name, route) for name in names)
             stream = bool(route.get("stream")) or any(dialect.stream for dialect in dialects)
             headers = frozenset(name.encode() for dialect in dialects for name in dialect.headers)
-            self._bindings[key] = Binding(self.profile, provider, role, dialects, stream, key, headers)
+            items = Batch(batch, dialects) if isinstance(batch, Mapping) else None
+            socket = key.startswith(f"{SOCKET} ")
+            self._bindings[key] = Binding(self.profile, provider, role, dialects, stream, key, headers, items, socket)
         return self._bindings[key]
 
     def _dialect(self, name: str, route: Mapping[str, Any]) -> Dialect:
@@ -107,7 +111,7 @@ class Provider:
         spec = self._library.dialect(name) if name else {}
         for change in (overrides.get("*"), overrides.get(name), route):
             spec = merged(spec, change or {})
-        return Dialect(name or f"{self.profile}.custom", spec)
+        return self._library.compiled(name or f"{self.profile}.custom", spec)
 
 
 def _route(key: str, base: str, spec: Any) -> tuple[frozenset[str], Any, str, Any]:
@@ -142,17 +146,15 @@ class Profiles:
                 else:
                     self._patterns.append((compile_host(host), provider))
         self._hosts: dict[str, list[tuple[Provider, dict[str, str]]]] = {}
+        self._compiled: dict[str, Dialect] = {}
         self._claims: dict[tuple[str, int, str, str], Claim | None] = {}
 
     @classmethod
     def load(cls, folders: Sequence[Path] = (), extra: Iterable[Mapping[str, Any]] = ()) -> "Profiles":
         """The built-in profiles, then those in `folders`, then `extra` (validated, from the config). Raises
         ConfigError."""
-        files = _built_in_files()
-        built_in: list[Mapping[str, Any]] = cached(files, VERSION, lambda: [read_profile(path) for path in files])
-        own: list[Mapping[str, Any]] = [spec for folder in folders for spec in read_folder(folder)]
-        own += extra
-        profiles = cls([*built_in, *own])
+        own = [spec for folder in folders for spec in read_folder(folder)]
+        profiles = cls([*built_in(), *own, *extra])
         profiles.check(name for name, provider in profiles.providers.items() if ORIGIN in provider.spec)
         return profiles
 
@@ -189,6 +191,13 @@ class Profiles:
         spec = self._dialects[name]
         parent = spec.get("like")
         return merged(self.dialect(parent), {**spec, "api": spec.get("api") or name}) if parent else spec
+
+    def compiled(self, name: str, spec: Mapping[str, Any]) -> Dialect:
+        """A dialect made ready to run, once for all routes that mean the same: there are ten times as many routes."""
+        key = f"{name} {spec!r}"
+        if key not in self._compiled:
+            self._compiled[key] = Dialect(name, spec)
+        return self._compiled[key]
 
     def tiers(self, provider: str) -> dict[str, str]:
         """A provider's own words for service tiers, whatever dialect it speaks."""
@@ -305,32 +314,3 @@ def _expected(name: str, known: Iterable[str]) -> str:
 
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"expected {close[0]!r}?" if close else f"expected one of: {', '.join(sorted(known))}"
-
-
-def read_folder(folder: Path) -> list[dict[str, Any]]:
-    """The profiles of a folder (or of one file), with where they stand. Raises ConfigError."""
-    paths = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]) if folder.is_dir() else [folder]
-    return [{**read_profile(path), ORIGIN: (str(path),)} for path in paths]
-
-
-def read_profile(path: Path) -> dict[str, Any]:
-    """One profile file, validated. Raises ConfigError with file, line, key and what was expected."""
-    return validated(load(path, cache=False), path)
-
-
-def validated(data: Any, path: Path | str) -> dict[str, Any]:
-    """A profile's plain data if it obeys the grammar. Raises ConfigError."""
-    from llmtab.profiles.models import kind_of
-
-    try:
-        model = kind_of(data)
-    except ValueError as error:
-        raise fail(path, (), str(error)) from None
-    found: dict[str, Any] = check(model, data, path).model_dump(by_alias=True, exclude_unset=True, mode="json")
-    return found
-
-
-def _built_in_files() -> list[Path]:
-    root = importlib.resources.files("llmtab.profiles")
-    folders = [Path(str(root / name)) for name in ("dialects", "surfaces", "providers")]
-    return [path for folder in folders for path in sorted(folder.glob("*.yaml"))]

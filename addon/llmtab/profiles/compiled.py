@@ -6,67 +6,20 @@ events.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Final
 
 from llmtab.profiles.endings import end_needles
 from llmtab.profiles.generated import Choice, fast_facts, fast_marks, fast_rows, fast_slots, plain_pointer
 from llmtab.profiles.keys import counts_lists, first_members, keys_of
 from llmtab.profiles.refs import EACH, Compiler, Getter, Scope, Slots, Test, pointer_parts, split_ref
-from llmtab.usage import Quantity
+from llmtab.profiles.rows import MOST, Row, rows_of, term_of, test_of
 
-type TermFn = Callable[[Scope, Any], Quantity | None]
-
-MOST: Final = 10**15  # no call has used that much of anything; a greater figure is noise or an attack
-LONGEST_NUMERAL: Final = 32
-PLACES: Final = 9
-"""Decimal places of a quantity that is not whole (seconds of audio, say)."""
 FACTS: Final = (
     "model", "request_model", "price_model", "id", "request_id", "tier", "pricing_tier", "region", "session",
     "error_type",
 )  # fmt: skip
 """What is asked once when the call is over, in the order of `Dialect.facts`."""
-
-
-def quantity(value: Any) -> Quantity | None:
-    """A figure from the wire: integral floats and numeric strings are numbers; booleans, NaN, negatives are not."""
-    kind = type(value)
-    if kind is int:
-        return value if 0 <= value <= MOST else None
-    if kind is str:
-        if len(value) > LONGEST_NUMERAL or "_" in value or not value.isascii():
-            return None  # what Python takes for digits beyond that, nobody meant as a number
-    elif kind is not float and kind is not Decimal:
-        return None
-    try:
-        number = Decimal(value if kind is str else repr(value) if kind is float else value)
-    except InvalidOperation:
-        return None
-    if not number.is_finite() or not 0 <= number <= MOST:
-        return None
-    number = round(number, PLACES)  # 0.1 + 0.2 on the wire is 0.3, and 1e-300 must not fill a line with zeros
-    return int(number) if number == number.to_integral_value() else number.normalize()
-
-
-class Row:
-    """How one counter is read: the plain terms are summed; the `outside` terms wait until the total is known."""
-
-    __slots__ = ("fold", "name", "outside", "terms")
-
-    def __init__(self, name: str, terms: Sequence[TermFn], outside: Sequence[tuple[TermFn, TermFn]], fold: str) -> None:
-        self.name = name
-        self.terms = tuple(terms)
-        self.outside = tuple(outside)
-        self.fold = fold
-
-    def plain(self, scope: Scope, here: Any) -> Quantity | None:
-        """The sum of the plain terms that have a value; None where none has."""
-        total: Quantity | None = None
-        for term in self.terms:
-            value = term(scope, here)
-            if value is not None:
-                total = value if total is None else total + value
-        return total
 
 
 class Part:
@@ -123,6 +76,7 @@ class Dialect:
         "outside_rows",
         "parts",
         "plain_slots",
+        "refusal",
         "regions",
         "roots",
         "rows",
@@ -131,6 +85,7 @@ class Dialect:
         "slow_rows",
         "slow_slots",
         "snapshot",
+        "spec",
         "stream",
         "text",
         "tiers",
@@ -148,6 +103,7 @@ class Dialect:
         slots, self.headers = Slots(), set[str]()
         compiler = Compiler(slots, self.headers)
         self.name = name
+        self.spec = spec  # what all this was made from, for those who have to say it in words
         self.api: str = spec.get("api") or name
         self.operation: str = spec.get("operation") or "chat"
         self.stream: bool = bool(spec.get("stream"))
@@ -155,12 +111,12 @@ class Dialect:
         self.unwrap = [pointer_parts(ref) for ref in spec.get("unwrap") or ()]
         members = frozenset(first_members(spec.get("usage") or {}))
         self.roots = [_root(compiler, ref, members) for ref in spec.get("roots") or ("/usage",)]
-        self.rows = _rows(compiler, spec.get("usage") or {})
-        self.estimate = _rows(compiler, spec.get("estimate") or {}, "event")
+        self.rows = rows_of(compiler, spec.get("usage") or {})
+        self.estimate = rows_of(compiler, spec.get("estimate") or {}, "event")
         self.rows_by_event = tuple(row for row in self.rows if row.fold != "last")
         self.header_roots = any(not in_event for in_event, _ in self.roots)
         self.outside_rows = tuple(row for row in self.rows if row.outside)
-        self.total = _term(compiler, spec["total"]) if spec.get("total") else None
+        self.total = term_of(compiler, spec["total"]) if spec.get("total") else None
         self.parts = [_part(compiler, part) for part in spec.get("parts") or ()]
         money = spec.get("money") or ()
         self.money = [_money(compiler, entry) for entry in money]
@@ -168,6 +124,7 @@ class Dialect:
         self.no_money = (None,) * len(money)
         self.facts = fast_facts([_choices(compiler, spec.get(fact), "event") for fact in FACTS])
         self.tiers: Mapping[str, str] = spec.get("tiers") or {}
+        self.refusal: Mapping[str, Any] | None = spec.get("refusal")
         self.regions: Mapping[str, str] = spec.get("regions") or {}
         self.finish = [_event_fact(compiler, ref) for ref in spec.get("finish") or ()]
         self.text = [compiler.each(ref) for ref in spec.get("text") or ()]
@@ -202,97 +159,17 @@ def _root(compiler: Compiler, ref: str, members: frozenset[str]) -> tuple[bool, 
     return kind in ("", "event"), compiler.ref(ref.removeprefix("event:"))
 
 
-def _number(getter: Getter) -> TermFn:
-    def read(scope: Scope, here: Any) -> Quantity | None:
-        value = getter(scope, here)
-        if value is None:
-            return None
-        number = quantity(value)
-        if number is None:
-            scope.dropped = True
-        return number
-
-    return read
-
-
-def _test(compiler: Compiler, where: Mapping[str, Any] | None) -> Test | None:
-    return compiler.test(where) if where else None
-
-
-def _term(compiler: Compiler, term: Any, base: str = "here") -> TermFn:
-    if isinstance(term, str):
-        return _number(compiler.ref(term, base))
-    if "any" in term:
-        choices = [_term(compiler, choice, base) for choice in term["any"]]
-        return lambda scope, here: next((v for c in choices if (v := c(scope, here)) is not None), None)
-    if "sum" in term:
-        return _aggregate(compiler, _based(term["sum"], base), term, lambda value: quantity(value))
-    if "count" in term:
-        return _aggregate(compiler, _based(term["count"], base), term, lambda value: 1)
-    if "length" in term:
-        text = compiler.ref(term["length"], base)
-        return lambda scope, here: len(value) if isinstance(value := text(scope, here), str) else None
-    return _number(compiler.ref(term["ref"], base, _test(compiler, term["where"])))
-
-
-def _based(ref: str, base: str) -> str:
-    return f"event:{ref}" if base == "event" and ref.startswith("/") else ref
-
-
-def _aggregate(
-    compiler: Compiler, ref: str, term: Mapping[str, Any], worth: Callable[[Any], Quantity | None]
-) -> TermFn:
-    """The sum of the elements' worth; None where no element fits, so that absent stays unknown."""
-    each, where = compiler.each(ref), _test(compiler, term.get("where"))
-    distinct = compiler.ref(term["distinct"]) if term.get("distinct") is not None else None
-
-    def run(scope: Scope, here: Any) -> Quantity | None:
-        total: Quantity | None = None
-        seen = set()
-        for element, value in each(scope, here):
-            if where is not None and not where(scope, element):
-                continue
-            if distinct is not None:
-                key = repr(distinct(scope, element))
-                if key in seen:
-                    continue
-                seen.add(key)
-            one = worth(value)
-            if one is not None:
-                total = one if total is None else total + one
-            elif value is not None:
-                scope.dropped = True
-        return total
-
-    return run
-
-
-def _rows(compiler: Compiler, rows: Mapping[str, Any], base: str = "here") -> tuple[Row, ...]:
-    return tuple(_row(compiler, name, row, base) for name, row in rows.items() if row is not None)
-
-
-def _row(compiler: Compiler, name: str, row: Any, base: str) -> Row:
-    terms, fold = (row["terms"], row.get("fold") or "last") if isinstance(row, Mapping) else (row, "last")
-    plain = [_term(compiler, term, base) for term in terms if isinstance(term, str) or "outside" not in term]
-    outside = [
-        (_term(compiler, term["outside"]), _term(compiler, term["of"]))
-        for term in terms
-        if not isinstance(term, str) and "outside" in term
-    ]
-    return Row(name, plain, outside, fold)
-
-
 def _part(compiler: Compiler, part: Mapping[str, Any]) -> Part:
     return Part(
         compiler.each(part["each"]),
-        _test(compiler, part.get("where")),
+        test_of(compiler, part.get("where")),
         compiler.ref(part["model"]),
-        _rows(compiler, part["usage"]),
+        rows_of(compiler, part["usage"]),
     )
 
 
 def _money(compiler: Compiler, money: Mapping[str, Any]) -> Money:
-    where = _test(compiler, money.get("where"))
+    where = test_of(compiler, money.get("where"))
     return Money(
         Decimal(str(money.get("scale") or "1")),
         where,
@@ -322,12 +199,12 @@ def _choices(compiler: Compiler, fact: Any, base: str) -> list[Choice]:
         getter = compiler.ref(fact["first"], "event")
         compiler.slots.first = False
         return [getter]
-    return [compiler.ref(fact["ref"], base, _test(compiler, fact["where"]))]
+    return [compiler.ref(fact["ref"], base, test_of(compiler, fact["where"]))]
 
 
 def _event_fact(compiler: Compiler, fact: Any) -> Callable[[Scope, Any], Iterable[Any]]:
     """All values a reference has in one event (several choices end for several reasons)."""
-    ref, where = (fact, None) if isinstance(fact, str) else (fact["ref"], _test(compiler, fact["where"]))
+    ref, where = (fact, None) if isinstance(fact, str) else (fact["ref"], test_of(compiler, fact["where"]))
     parts = pointer_parts(split_ref(ref)[1])
     if where is None and len(parts) == 3 and parts[1] == EACH and split_ref(ref)[0] == "":
         return _choice_values(parts[0], parts[2])

@@ -6,6 +6,8 @@ back to the closures of `compiled`, which define the meaning: a test holds both 
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from types import CodeType
 from typing import Any
 
 from llmtab.profiles.refs import EACH, pointer_parts, split_ref
@@ -45,8 +47,14 @@ class _Writer:
         """The function, compiled. Only names, member names as literals, and numbers ever get into the source."""
         body = "\n    ".join([*self.lines, f"return {result}"])
         scope: dict[str, Any] = {"E": {}, **(names or {})}
-        exec(compile(f"def f({arguments}):\n    {body}\n", "<profile>", "exec"), scope)
+        exec(_code(f"def f({arguments}):\n    {body}\n"), scope)
         return scope["f"]
+
+
+@lru_cache(maxsize=1024)
+def _code(source: str) -> CodeType:
+    """Compiled source: most routes of a dialect differ in what no function speaks of."""
+    return compile(source, "<profile>", "exec")
 
 
 def _plain(ref: Any) -> tuple[str, ...] | None:

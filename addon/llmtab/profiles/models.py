@@ -4,26 +4,13 @@ Knows the grammar only. Imported when a file has to be validated (not when a val
 since importing pydantic costs more than reading all profiles. Must not know how a profile is run: `compiled.py` does.
 """
 
+# ruff: noqa: RUF012 - pydantic copies the defaults of its models
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from llmtab.profiles.patterns import compile_host, compile_path
-from llmtab.profiles.refs import EACH, pointer_parts, split_ref
-from llmtab.usage import COUNTERS
-
-
-def _valid_ref(text: str) -> str:
-    kind, rest = split_ref(text)
-    if kind in ("", "event", "usage", "request"):
-        pointer_parts(rest)
-    return text
-
-
-def _with_each(text: str) -> str:
-    if EACH not in pointer_parts(split_ref(text)[1]):
-        raise ValueError(f"{text!r} has no * segment to go over")
-    return text
+from llmtab.profiles.terms import EachRef, Fact, Name, Ref, RefTerm, Rows, Strict, Where, form_of, known_counters
 
 
 def _valid_host(text: str) -> str:
@@ -40,130 +27,7 @@ def _valid_route(text: str) -> str:
     return text
 
 
-Ref = Annotated[str, AfterValidator(_valid_ref)]
 Host = Annotated[str, AfterValidator(_valid_host)]
-EachRef = Annotated[str, AfterValidator(_valid_ref), AfterValidator(_with_each)]
-Scalar = str | bool | int | float | None
-Where = dict[Ref, Scalar | list[Scalar]]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-
-
-def _form(value: Any) -> str:
-    """Which form of a union a value has, so that an error speaks of the form that was meant."""
-    if isinstance(value, BaseModel):
-        return type(value).__name__
-    if isinstance(value, dict):
-        forms = {
-            "any": "AnyTerm", "sum": "SumTerm", "count": "CountTerm", "length": "LengthTerm", "outside": "OutsideTerm",
-            "ref": "RefTerm", "terms": "FoldedRow",
-        }  # fmt: skip
-        return next((form for key, form in forms.items() if key in value), "RefTerm")
-    return "list" if isinstance(value, list) else "none" if value is None else "str"
-
-
-def _fact_form(value: Any) -> str:
-    form = _form(value)
-    if form == "AnyTerm":
-        return "AnyFact"
-    return "FirstFact" if isinstance(value, dict) and "first" in value else form
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class AnyTerm(Strict):
-    """The first of the alternatives that has a value."""
-
-    any: list["Term"] = Field(min_length=1)
-
-
-class RefTerm(Strict):
-    """A reference that counts only where a condition holds."""
-
-    ref: Ref
-    where: Where
-
-
-class FirstFact(Strict):
-    """A fact whose first value over the events counts, where a later event says something else."""
-
-    first: Ref
-
-
-class AnyFact(Strict):
-    """The first of the alternatives that has a value which is not empty."""
-
-    any: list["Fact"] = Field(min_length=1)
-
-
-class SumTerm(Strict):
-    """The sum over the elements of a list or object; `where` and `distinct` are asked of each element."""
-
-    sum: EachRef
-    where: Where = {}
-    distinct: Ref | None = None
-
-
-class CountTerm(Strict):
-    """How many elements there are."""
-
-    count: EachRef
-    where: Where = {}
-    distinct: Ref | None = None
-
-
-class LengthTerm(Strict):
-    """How many characters (code points) a text has."""
-
-    length: Ref
-
-
-class OutsideTerm(Strict):
-    """Added only if the provider's own total is not reached without it."""
-
-    outside: Ref
-    of: Ref
-
-
-Term = Annotated[
-    Annotated[Ref, Tag("str")]
-    | Annotated[AnyTerm, Tag("AnyTerm")]
-    | Annotated[RefTerm, Tag("RefTerm")]
-    | Annotated[SumTerm, Tag("SumTerm")]
-    | Annotated[CountTerm, Tag("CountTerm")]
-    | Annotated[LengthTerm, Tag("LengthTerm")]
-    | Annotated[OutsideTerm, Tag("OutsideTerm")],
-    Discriminator(_form),
-]
-
-
-class FoldedRow(Strict):
-    """A row with a fold of its own over the events of a stream."""
-
-    terms: list[Term] = Field(min_length=1)
-    fold: Literal["last", "max", "sum", "first"] = "last"
-
-
-Row = Annotated[
-    Annotated[list[Term], Tag("list")] | Annotated[FoldedRow, Tag("FoldedRow")] | Annotated[None, Tag("none")],
-    Discriminator(_form),
-]
-Rows = dict[str, Row]
-Fact = Annotated[
-    Annotated[Ref, Tag("str")]
-    | Annotated[RefTerm, Tag("RefTerm")]
-    | Annotated[FirstFact, Tag("FirstFact")]
-    | Annotated[AnyFact, Tag("AnyFact")],
-    Discriminator(_fact_form),
-]
-
-
-def _known_counters(rows: Rows) -> Rows:
-    for name in rows:
-        if name not in COUNTERS:
-            raise ValueError(f"{name} is no counter; see `llmtab schema`; known: {', '.join(COUNTERS)}")
-    return rows
 
 
 class Part(Strict):
@@ -172,7 +36,7 @@ class Part(Strict):
     each: EachRef
     where: Where = {}
     model: Ref
-    usage: Annotated[Rows, AfterValidator(_known_counters)]
+    usage: Annotated[Rows, AfterValidator(known_counters)]
 
 
 class AnyRef(Strict):
@@ -210,6 +74,25 @@ class Billing(Strict):
     where: Where = {}
 
 
+Text = Annotated[Annotated[Ref, Tag("str")] | Annotated[RefTerm, Tag("RefTerm")], Discriminator(form_of)]
+"""Where text stands; `where` is asked of the element that the last `*` stands for, else of the event."""
+
+
+class Said(Strict):
+    """An error as the provider would send it; `{message}` stands for the reason."""
+
+    status: Annotated[int, Field(ge=200, le=599)] | None = None
+    headers: dict[str, str] | None = None
+    body: Any = None
+    frame: Any = None
+
+
+class Refusal(Said):
+    """What a call is told that a budget refuses; `final`: where waiting does not help. `frame`: on a socket."""
+
+    final: Said | None = None
+
+
 class Meaning(Strict):
     """What a body means: the part that dialects, providers' overrides and single routes share.
 
@@ -217,6 +100,15 @@ class Meaning(Strict):
     glued together): what was final is open again. `estimate`: rows that we count ourselves where the answer tells no
     usage; a bare pointer points into the event there. `price_model`: the name to price by, where it is neither the
     answer's nor the request's. `pricing_tier`: the word for the price, where it is not the service tier.
+
+    For estimates, where no usage came: `text` of a stream's events, `thoughts` (which of it is reasoning), `whole` (text
+    of a body that is no stream), `calls` (names of called tools), `sealed` (encrypted reasoning), `prompt` (the parts of
+    the request). `include_usage`: a request may ask for usage by `stream_options.include_usage`.
+
+    On a socket (a route `WS /path`) `emit` says how many lines there are: one a response (`final`) or one in all
+    (`session`). `asks`: a frame of the client that asks for a response. `key`: the id of the response that a frame
+    speaks of; without a key there is one response at a time. `lane`: what is asked in one lane is answered in that
+    order. `setup`: a frame of either side that speaks of the whole session. There `begin` opens a response too.
     """
 
     api: Name | None = None
@@ -226,8 +118,8 @@ class Meaning(Strict):
     roots: list[Ref] | None = None
     when: Where | None = None
     snapshot: Where | None = None
-    usage: Annotated[Rows, AfterValidator(_known_counters)] | None = None
-    estimate: Annotated[Rows, AfterValidator(_known_counters)] | None = None
+    usage: Annotated[Rows, AfterValidator(known_counters)] | None = None
+    estimate: Annotated[Rows, AfterValidator(known_counters)] | None = None
     total: Ref | None = None
     parts: list[Part] | None = None
     money: list[Money] | None = None
@@ -246,12 +138,24 @@ class Meaning(Strict):
     billing: list[Billing] | None = None
     not_billed: list[Where] | None = None
     text: list[Ref] | None = None
+    thoughts: list[Text] | None = None
+    whole: list[Text] | None = None
+    calls: list[Text] | None = None
+    sealed: list[Text] | None = None
+    prompt: list[Ref] | None = None
+    include_usage: bool | None = None
     begin: list[Where] | None = None
     final: list[Where] | None = None
     end: list[Where] | None = None
     error: list[Where] | None = None
     error_type: Fact | None = None
+    refusal: Refusal | None = None
     session: Fact | None = None
+    emit: Literal["stream", "final", "session"] | None = None
+    key: Ref | AnyRef | None = None
+    lane: Ref | None = None
+    asks: list[Where] | None = None
+    setup: list[Where] | None = None
 
 
 class Dialect(Meaning):
@@ -262,12 +166,40 @@ class Dialect(Meaning):
     source: str = Field(min_length=8)
 
 
+class Batch(Strict):
+    """What stands around the answers in a batch result (role `batch`). Pointers go into one item; of several the first
+    that has a value counts.
+
+    `results`: tests of which one holds for an item of a batch result, and for no other file. `each`: where the items
+    stand in a JSON document; absent: the result is a file of one item a line. `id`: the id they are counted under, where
+    it is not the path's `{batch}`. `key`: the client's name of the request. `shapes`: which dialect an item's answer
+    speaks (the last one of the route where none fits). `failed`: tests for requests that failed, which cost nothing.
+    """
+
+    results: list[Where] = Field(min_length=1)
+    each: list[EachRef] = []
+    id: list[Ref] = []
+    key: list[Ref] = []
+    shapes: dict[Name, Where] = {}
+    status: list[Ref] = []
+    request_id: list[Ref] = []
+    failed: list[Where] = []
+    error_type: list[Ref] = []
+
+
 class Route(Meaning):
     """What one path of a provider speaks. Several dialects: the first whose root is in the answer."""
 
     dialect: Name | list[Name] | None = None
     role: Literal["billed", "not_billed", "retrieve", "batch", "by_shape"] = "billed"
     provider: str | None = None
+    batch: Batch | None = None
+
+    @model_validator(mode="after")
+    def _reads_items(self) -> "Route":
+        if (self.role == "batch") != (self.batch is not None) or (self.batch and not self.dialect):
+            raise ValueError("`role: batch` goes with a `batch:` block and the dialects of the items' answers")
+        return self
 
 
 RouteSpec = Name | Route

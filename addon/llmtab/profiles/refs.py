@@ -200,6 +200,8 @@ class Compiler:
         return lambda scope, here: all(test(scope, here) for test in tests)
 
     def _condition(self, ref: str, expected: Any, base: str) -> Test:
+        if isinstance(expected, Mapping):
+            return self._elements(ref, expected, base)
         fits = _fits(expected)
         kind, rest = split_ref(ref)
         if kind in ("", "event", "usage", "request") and EACH in pointer_parts(rest):
@@ -207,6 +209,21 @@ class Compiler:
             return lambda scope, here: any(fits(value) for _, value in each(scope, here))
         getter = self.ref(ref, base)
         return lambda scope, here: fits(getter(scope, here))
+
+    def _elements(self, ref: str, expected: Mapping[str, Any], base: str) -> Test:
+        """Of all the values of a reference `some` must fit and `none` may."""
+        if EACH in pointer_parts(split_ref(ref)[1]):
+            each = self.each(ref)
+        else:
+            getter = self.ref(ref, base)
+            each = lambda scope, here: iter([(here, getter(scope, here))])  # noqa: E731
+        asked = [(_fits(expected[word]), word == "some") for word in ("some", "none") if expected.get(word) is not None]
+
+        def holds(scope: Scope, here: Any) -> bool:
+            values = [value for _, value in each(scope, here)]
+            return all(any(map(fits, values)) is wanted for fits, wanted in asked)
+
+        return holds
 
 
 def _event_getter(parts: tuple[str, ...], where: Test | None) -> Getter:

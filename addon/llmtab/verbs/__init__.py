@@ -5,6 +5,7 @@ import they know only argparse; what a verb needs is imported when it runs.
 """
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,8 +32,9 @@ def add_verb(
 
 
 def default_ledger() -> Path:
-    """`ledger.jsonl` in $LLMTAB_HOME, or in ~/.llmtab."""
-    return home() / "ledger.jsonl"
+    """What $LLMTAB_LEDGER names, else `ledger.jsonl` in $LLMTAB_HOME, or in ~/.llmtab."""
+    named = os.environ.get("LLMTAB_LEDGER")
+    return Path(named).expanduser() if named else home() / "ledger.jsonl"
 
 
 def add_ledger_argument(parser: argparse.ArgumentParser) -> None:

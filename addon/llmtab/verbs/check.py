@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _url(contents: "Contents", at: "Place", model: str | None) -> dict[str, Any]:
-    from llmtab.discovery import claim_of, meanings
+    from llmtab.discovery import claim_of
 
     claim = claim_of(contents.profiles, at)
     fate, metered, named = _fate(contents, at, claim)
@@ -92,7 +92,7 @@ def _url(contents: "Contents", at: "Place", model: str | None) -> dict[str, Any]
     if claim is not None:
         found |= {"path": claim.path, "claim": _claimed(contents, claim)}
         if metered and claim.binding.dialects:
-            found["dialects"] = [_meaning(name, spec) for name, spec in meanings(contents.profiles, claim)]
+            found["dialects"] = [_meaning(dialect.name, dialect.spec) for dialect in claim.binding.dialects]
             found["price"] = _price(contents, claim, model)
     return found if named else found | {"config": f"hosts: {{{at.name}: {{profile: openai}}}}", "advice": ADVICE}
 

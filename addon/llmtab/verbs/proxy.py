@@ -1,18 +1,21 @@
 """`llmtab proxy`: mitmdump with the addon, on this machine only unless told otherwise.
 
-Knows where the addon's file is and which arguments mitmdump gets. Must not know what the addon does.
+Knows where the addon's file is and which arguments mitmdump gets. Must not know what the addon does, nor what the modes
+are good for (`doors`).
 """
 
 import argparse
 import errno
 import ipaddress
 import socket
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from llmtab.verbs import Verbs, add_verb
 
-DETAILS = """Other arguments go to mitmdump as they are
+DETAILS = """
+--reverse and --upstream add modes, each with a line on how to use it. Other arguments go to mitmdump as they are
 (--mode reverse:https://api.openai.com, --set llmtab_ledger=FILE, ...; see mitmdump --help and mitmdump --options)."""
 
 
@@ -24,11 +27,15 @@ def add_parsers(verbs: Verbs) -> None:
         run,
         summary="start the proxy with the live table",
         details=DETAILS,
-        example="llmtab proxy -p 8081 --set llmtab_ledger=team.jsonl",
+        example="llmtab proxy -p 8081 --reverse openai --set llmtab_ledger=team.jsonl",
         passes_on=True,
     )
     parser.add_argument("-p", "--listen-port", metavar="PORT", type=int, default=8080, help="default: 8080")
     parser.add_argument("--listen-host", metavar="HOST", default="127.0.0.1", help="default: 127.0.0.1")
+    reverse = "also stand in for a provider (openai, anthropic, google, ... or a URL) on the next port, for clients "
+    reverse += "that take a base URL: they need no CA; several times, NAME@PORT for a port of your choice"
+    parser.add_argument("--reverse", metavar="NAME|URL", action="append", default=[], help=reverse)
+    parser.add_argument("--upstream", metavar="URL", help="go out through another proxy, a company's for instance")
     parser.add_argument(
         "--insecure-open-proxy",
         action="store_true",
@@ -39,17 +46,62 @@ def add_parsers(verbs: Verbs) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs mitmdump in this process until it is told to stop. mitmdump leaves by SystemExit where it cannot start."""
     host, port = args.listen_host, args.listen_port
-    if not args.insecure_open_proxy and (open_to := _open_to_all(host, args.rest)):
+    rest = [*_modes(args), *args.rest]
+    if not args.insecure_open_proxy and (open_to := _open_to_all(host, rest)):
         raise ValueError(
             f"whoever reaches {open_to} could use this proxy: ask for a password with --proxyauth user:password, "
             "or say --insecure-open-proxy"
         )
-    if _listens_there(args.rest) and _taken(host, port):
+    if _listens_there(rest) and _taken(host, port):
         raise OSError(f"port {port} of {host} is in use; choose another with -p PORT")
+    for line in _lines(rest, host, port):
+        print(f"llmtab: {line}", flush=True)
     from mitmproxy.tools.main import mitmdump
 
-    mitmdump(["-s", str(script()), "--listen-host", host, "-p", str(port), *args.rest])
+    mitmdump(["-s", str(script()), "--listen-host", host, "-p", str(port), *_quiet(rest), *rest])
     return 0
+
+
+def _modes(args: argparse.Namespace) -> list[str]:
+    """mitmdump's arguments for --reverse and --upstream; beside them the usual mode stays, unless --mode says which."""
+    from llmtab.doors import reverse_modes
+
+    if not args.reverse and not args.upstream:
+        return []
+    modes = list(reverse_modes(args.reverse, args.listen_port))
+    extra: list[str] = []
+    if args.upstream:
+        from llmtab.clients import way_out
+
+        mode, user = way_out(args.upstream)
+        modes.insert(0, mode)
+        extra = ["--set", f"upstream_auth={user}"] if user else []
+    elif not named_modes(args.rest):
+        modes.insert(0, "regular")
+    return [word for mode in modes for word in ("--mode", mode)] + extra
+
+
+def named_modes(words: Sequence[str]) -> list[str]:
+    """The modes that mitmdump's arguments name."""
+    found = []
+    for word, value in pairwise([*words, ""]):
+        if word in ("--mode", "-m"):
+            found.append(value)
+        elif word.startswith("--mode="):
+            found.append(word.partition("=")[2])
+    return found
+
+
+def _lines(rest: Sequence[str], host: str, port: int) -> list[str]:
+    from llmtab.doors import doors, how
+
+    return [line for door in doors(named_modes(rest) or ["regular"], host, port) if (line := how(door))]
+
+
+def _quiet(rest: Sequence[str]) -> list[str]:
+    """mitmdump prints the URLs that pass, keys in their queries among them, unless told what to print."""
+    said = any("flow_detail" in word or "flow-detail" in word or word in ("-v", "--verbose") for word in rest)
+    return [] if said else ["--set", "flow_detail=0"]
 
 
 def script() -> Path:
@@ -59,7 +111,7 @@ def script() -> Path:
     return installed if installed.is_file() else package.with_name("main.py")
 
 
-def _open_to_all(host: str, rest: list[str]) -> str | None:
+def _open_to_all(host: str, rest: Sequence[str]) -> str | None:
     """The address beyond this machine that the proxy would listen on without asking who is there, or None."""
     if any(_asks_who(word, value) for word, value in pairwise([*rest, ""])):
         return None
@@ -83,9 +135,9 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _listens_there(rest: list[str]) -> bool:
-    """Whether the port is used at all: a mode may name its own (`regular@8081`)."""
-    return not any("@" in part for part in rest)
+def _listens_there(rest: Sequence[str]) -> bool:
+    """Whether the port is used at all: each mode may name its own (`regular@8081`)."""
+    return any("@" not in mode for mode in named_modes(rest) or [""])
 
 
 def _taken(host: str, port: int) -> bool:

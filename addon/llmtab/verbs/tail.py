@@ -1,16 +1,34 @@
-"""`llmtab tail`: the last calls of a ledger, one plain line each, and new ones as they come.
+"""`llmtab tail`: the last calls of a ledger, one line each, and new ones as they come.
 
-Knows which lines to show. Must not know what they look like (`cells`) or how a ledger is read (`ledger_read`).
+Knows which lines to show and when. Must not know what they look like (`rows`, `cells`) or how a ledger is read
+(`ledger_read`, `ledger_follow`).
 """
 
 import argparse
+import os
+import shutil
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from llmtab.verbs import Verbs, add_ledger_argument, add_verb, default_ledger
+
+if TYPE_CHECKING:
+    from llmtab.ledger_follow import Follower
+
+EVERY: Final = 0.3
+"""Seconds between two looks at a ledger that is followed."""
+WIDEST: Final = 200
+DETAILS: Final = """Reads only: the proxy may run or not, and several may be watched at once. In a
+terminal the lines are columns, with colours unless NO_COLOR is set; elsewhere plain text. Words for --where: model,
+provider, host, outcome, billing and other keys of a line, or any label; values may be globs, several with commas
+between, and != turns the test."""
+
+type Line = dict[str, Any]
+type Show = Callable[[Mapping[str, Any]], None]
 
 
 def add_parsers(verbs: Verbs) -> None:
@@ -20,57 +38,142 @@ def add_parsers(verbs: Verbs) -> None:
         "tail",
         run,
         summary="show the last calls, one line each",
-        details="Reads only: the proxy may run or not, and several may be watched at once.",
-        example="llmtab tail -f -n 20",
+        details=DETAILS,
+        example="llmtab tail -f -n 20 --where provider=openai --where 'outcome!=ok'",
     )
     parser.add_argument("-n", dest="count", metavar="N", type=int, default=10, help="how many (default: 10)")
     parser.add_argument("-f", "--follow", action="store_true", help="go on with new calls as they come")
-    parser.add_argument("--json", action="store_true", help="the lines as they are on the ledger")
+    parser.add_argument("--where", metavar="TEST", action="append", default=[], help="only calls like this; repeatable")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--by-session", action="store_true", help="calls of a session together, under its name and sum")
+    form.add_argument("--json", action="store_true", help="the lines as they are on the ledger")
     add_ledger_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints until the end of the ledger, or until interrupted."""
-    path = args.ledger or default_ledger()
-    if not args.follow:
-        for line in _last(path, args.count):
-            _show(line, args.json)
-        return 0
-    for line in _followed(path, args.count):
-        _show(line, args.json)
+    from llmtab.ledger_follow import Follower
+    from llmtab.where import chosen
+
+    path, wanted = args.ledger or default_ledger(), chosen(args.where)
+    show = _as_json if args.json else _printer()
+    follower = Follower(path) if args.follow else None  # opened first, so that no line falls between the two
+    last = _last(path, args.count, wanted if args.where else None, needed=not args.follow)
+    if args.by_session:
+        last = _together(last)
+        show = _by_session(show, last)
+    for line in last:
+        show(line)
+    sys.stdout.flush()
+    if follower is not None:
+        shown = {line.get("id") for line in last}
+        for line in _new(follower):
+            if line.get("id") not in shown and wanted(line):
+                show(line)
+                sys.stdout.flush()
     return 0
 
 
-def _last(path: Path, count: int) -> list[dict[str, Any]]:
-    from llmtab.ledger_read import parse, raw_lines
+def _last(path: Path, count: int, wanted: Callable[[Line], bool] | None, *, needed: bool) -> list[Line]:
+    """The last lines (that are `wanted`), read from the newest file backwards until there are enough.
 
-    return [line for _, _, raw in deque(raw_lines(path), maxlen=max(0, count)) for line in parse(raw)]
+    FileNotFoundError where there is no ledger at all, unless it is not `needed`.
+    """
+    from llmtab.ledger_read import files, open_file, parse
+
+    found: list[Line] = []
+    there = files(path)
+    if needed and not there:
+        raise FileNotFoundError(f"no ledger at {path}")
+    for file in reversed(there):
+        with open_file(file) as opened:
+            raws = deque(opened, maxlen=max(0, count - len(found))) if wanted is None else opened
+            lines = (line for raw in raws for line in parse(raw) if wanted is None or wanted(line))
+            found = [*deque(lines, maxlen=max(0, count - len(found))), *found]
+        if len(found) >= count:
+            break
+    return found
 
 
-def _followed(path: Path, count: int) -> Iterator[dict[str, Any]]:
-    """The last lines, then new ones. A ledger that is not there yet is waited for."""
+def _new(follower: "Follower") -> Iterator[Line]:
+    """Lines as they come. A ledger that is not there yet is waited for."""
     import time
 
-    from llmtab.ledger_follow import Follower
-
-    follower = Follower(path)  # opened first, so that no line falls between the two
-    last = _last(path, count) if path.exists() else []
-    shown = {line.get("id") for line in last}
-    yield from last
     while True:
-        for line in follower.poll():
-            if line.get("id") not in shown:
-                yield line
-        time.sleep(0.3)
+        yield from follower.poll()
+        time.sleep(EVERY)
 
 
-def _show(line: Mapping[str, Any], as_json: bool) -> None:
-    if as_json:
-        from llmtab.record import encode
+def _as_json(line: Mapping[str, Any]) -> None:
+    from llmtab.record import encode
 
-        print(encode(line).decode())
-    else:
-        from llmtab.cells import plain
+    print(encode(line).decode())
 
-        print(plain(line))
-    sys.stdout.flush()
+
+def _printer() -> Show:
+    """Columns as wide as the terminal is when a line comes; plain text where there is none."""
+    from llmtab import ansi
+    from llmtab.cells import plain, safe
+
+    if not sys.stdout.isatty():
+        return lambda line: print(safe(line.get("time", "-"), 24), plain(line), sep="  ")
+    from llmtab.grid import CALLS, Grid
+    from llmtab.rows import call_row
+
+    colour, widths = ansi.wanted(sys.stdout, os.environ), [0]
+
+    def show(line: Mapping[str, Any]) -> None:
+        width = max(20, min(shutil.get_terminal_size().columns, WIDEST))
+        grid = Grid(CALLS, width)
+        if widths[0] != width:
+            widths[0] = width
+            print(ansi.text(grid.title(), colour=colour))
+        print(ansi.text(grid.row(call_row(line, datetime.now().astimezone())), colour=colour))
+
+    return show
+
+
+def _session(line: Mapping[str, Any]) -> str:
+    return str((line.get("labels") or {}).get("session", ""))
+
+
+def _together(lines: list[Line]) -> list[Line]:
+    """Calls of one session behind each other; the session that was busy last comes last."""
+    newest = {_session(line): place for place, line in enumerate(lines)}
+    return sorted(lines, key=lambda line: newest[_session(line)])
+
+
+def _by_session(show: Show, last: list[Line]) -> Show:
+    """A line with the session's name and what of it was shown, wherever another session goes on.
+
+    `last`: the calls that will be shown at once; their sums stand complete over them.
+    """
+    from llmtab import ansi
+    from llmtab.cells import label, safe, usd
+    from llmtab.grid import Cell
+    from llmtab.rows import calls, money
+    from llmtab.totals import Totals
+
+    sums = Totals("session")
+    going_on: list[str | None] = [None]
+    sums.add_all(last)
+    counted = {line.get("id") for line in last}
+    colour = ansi.wanted(sys.stdout, os.environ)
+
+    def print_sum(name: str, line: Mapping[str, Any]) -> None:
+        one = sums.groups[name or "-"]
+        spent = money(one) + (f" ({usd(one.notional)} on subscription)" if one.notional else "")
+        said = f"session {safe(name, 64)}" if name else "no session"
+        words = [said, label(line), calls(one.calls), spent]
+        print(ansi.text([Cell("── " + "  ".join(filter(None, words)), "brand")], colour=colour))
+
+    def grouped(line: Mapping[str, Any]) -> None:
+        name = _session(line)
+        if line.get("id") not in counted:
+            sums.add(line)
+        if name != going_on[0]:
+            going_on[0] = name
+            print_sum(name, line)
+        show(line)
+
+    return grouped

@@ -1,0 +1,150 @@
+"""The budgets of one meter: set up, switched over when llmtab.yaml is edited, looked after once a second, put away.
+
+Knows set-ups, and which parts budgets are made of. Must not know mitmproxy or how a decision is made. While there are
+no budgets there is no guard.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from time import time
+from typing import Any, Final
+
+from llmtab.alerts import Alerts
+from llmtab.budgets.bars import Bar, bars
+from llmtab.budgets.gate import Gate, Gone
+from llmtab.budgets.keeper import Keeper
+from llmtab.budgets.notices import Notices
+from llmtab.budgets.policy import Header, Policy, policy
+from llmtab.budgets.refusal import Refusal
+from llmtab.budgets.store import Store
+from llmtab.exchange import Exchange
+from llmtab.setup import Setup
+
+log = logging.getLogger("llmtab")
+
+ROLES: Final = frozenset({"billed", "by_shape"})
+SOCKET: Final = "WS "
+
+type Lines = list[dict[str, Any]]
+
+
+def guard_for(setup: Setup, old: "Guard | None" = None) -> "Guard | None":
+    """What guards the calls under this set-up: the old guard where nothing has changed, None without budgets.
+
+    Raises ValueError where budgets do not make sense.
+    """
+    spec = setup.config.sections.get("budgets"), setup.config.sections.get("alerts"), setup.budget
+    ledger = setup.ledger
+    if old is not None and old.made_of == (*spec, ledger.path, setup.config.timezone):
+        old.setup = setup
+        return old
+    began = old.began if old is not None else time()
+    said = policy(spec[0], setup.config.timezone, spec[2], began)
+    made = Guard(setup, said, (*spec, ledger.path, setup.config.timezone), began) if said else None
+    if old is not None:
+        old.give_way(made)
+    return made
+
+
+class Guard:
+    """One set of budgets in force. `made_of`: what it was read from. `began`: when this process's own budget began."""
+
+    def __init__(self, setup: Setup, said: Policy, made_of: tuple[Any, ...], began: float) -> None:
+        self.setup = setup
+        self.made_of = made_of
+        self.began = began
+        self._alerts = Alerts(setup.config.sections.get("alerts") or {})
+        self._keeper: Keeper | None = None
+        self._before: Guard | None = None
+        store: Store
+        if said.store is not None:
+            from llmtab.budgets.redis_store import RedisStore  # the extra `redis`
+
+            store = RedisStore(said.store, setup.ledger.writer)
+        else:
+            self._keeper = Keeper(setup.ledger.path, setup.ledger.writer, said.limits)
+            self._keeper.start()
+            store = self._keeper.store
+        self.gate = Gate(said, store, Notices(self._alerts.send))
+
+    def install(self, meter: Any, state: str, make: Callable[[int, bytes, dict[str, str]], Any]) -> None:
+        """The hooks of budgets on a meter: see `hooks`."""
+        from llmtab.budgets.hooks import install
+
+        install(meter, self, state, make)
+
+    @property
+    def shows_headers(self) -> bool:
+        """Whether answers say what is left."""
+        return self.gate.policy.headers
+
+    async def refuses(self, exchange: Exchange, length: str, header: Header, gone: Gone) -> Refusal | None:
+        """What a client is told whose call must not go; None where it may. `length`: the request's content-length."""
+        binding = exchange.claim.binding
+        if binding.role not in ROLES or binding.route.startswith(SOCKET):
+            return None
+        if self._keeper is not None and not self._keeper.open:
+            await self._keeper.ready()
+            self._opened()
+        prices = self.setup.prices
+        return await self.gate.decide(exchange.call, exchange.claim, length, prices, header=header, gone=gone)
+
+    def settle(self, lines: Lines) -> None:
+        """Lines that are about to be written: what they spent is counted, soft limits are marked on them."""
+        seq = self.setup.ledger.seq
+        for call in _calls(lines):
+            if self._keeper is None or self._keeper.open:
+                self.gate.settle(call, seq)
+                if self._keeper is not None:
+                    self._keeper.made(seq, len(call))
+            else:
+                self.gate.forget(call[0]["id"])  # the ledger will tell
+            seq += len(call)
+
+    def tick(self, calls: Mapping[str, Exchange]) -> None:
+        """About once a second. `calls`: those under way."""
+        now = time()
+        if self._keeper is not None:
+            if not self._keeper.open:
+                if not self._keeper.counted:
+                    return
+                self._opened()
+            self._keeper.tick(now)
+        self.gate.tick(calls, now)
+
+    def _opened(self) -> None:
+        """The ledger is counted: from here on decisions hold."""
+        if self._keeper is not None and not self._keeper.open:
+            self._keeper.finish()
+            self.gate.adopt()
+
+    def bars(self) -> list[Bar]:
+        """(label, spent, limit) of every limit and caller, fullest first."""
+        return bars(self.gate.policy.limits, self.gate.store, time())
+
+    def give_way(self, new: "Guard | None") -> None:
+        """Another guard takes over: calls under way are its business from here on."""
+        if new is not None:
+            new.gate.take_over(self.gate)
+            if new._keeper is None:
+                new.gate.adopt()
+        self.close()
+
+    def close(self) -> None:
+        """Everything is put away; what is spent is kept for the next start."""
+        if self._keeper is not None:
+            self._keeper.close()
+        self.gate.store.close()
+        self._alerts.close()
+
+
+def _calls(lines: Lines) -> Iterator[Lines]:
+    """Each main line with its sub-lines."""
+    call: Lines = []
+    for line in lines:
+        if call and "parent" not in line:
+            yield call
+            call = []
+        call.append(line)
+    if call:
+        yield call

@@ -1,0 +1,118 @@
+"""Keeps the store of this process in step with the ledger: at the start, with other writers, across a restart.
+
+Knows when to read, count and save. Must not know calls or what a line takes. Long work is done in threads; what they
+make is taken over by the event loop.
+"""
+
+import asyncio
+import logging
+from pathlib import Path
+from threading import Thread
+from time import time
+from typing import Any, Final
+
+from llmtab.budgets.checkpoint import checkpoint_path, load, picture, save
+from llmtab.budgets.limits import Limits
+from llmtab.budgets.rebuild import Counter, Others, Place, horizon, unread
+from llmtab.budgets.store import Embedded
+
+log = logging.getLogger("llmtab")
+
+EVERY: Final = 10.0
+"""Seconds between two checkpoints of a busy ledger."""
+SLOW: Final = 2.0
+"""Seconds of counting that are worth a word."""
+
+
+class Keeper:
+    """One for each store. `writer`: ours, whose lines are counted as they are made."""
+
+    def __init__(self, ledger: Path, writer: str, limits: Limits) -> None:
+        self.store = Embedded()
+        self._path = ledger
+        self._limits = limits
+        self._writer = writer
+        self._counter = Counter(limits, self.store)
+        self._others: Others | None = None
+        self._saved = 0.0
+        self._dirty = False
+        self._thread: Thread | None = None
+        self._reader = Thread(target=self._read, name="llmtab-budgets", daemon=True)
+
+    @property
+    def place(self) -> Place:
+        return self._counter.place
+
+    def start(self) -> None:
+        """Begin to count what the ledger has, in a thread."""
+        self._reader.start()
+
+    @property
+    def counted(self) -> bool:
+        """Whether that is done."""
+        return not self._reader.is_alive()
+
+    @property
+    def open(self) -> bool:
+        """Whether the store says what is spent, and is told of it."""
+        return self._others is not None
+
+    async def ready(self) -> None:
+        """Returns when what the ledger had is counted; `finish` is due then."""
+        began = time()
+        while self._reader.is_alive():
+            await asyncio.sleep(0.005)
+            if began and time() - began > SLOW:
+                began = 0.0
+                log.warning("llmtab: calls wait until the ledger is counted for the budgets")
+
+    def finish(self) -> None:
+        """The event loop takes over: what was written meanwhile is counted, and others are followed from here."""
+        if self._others is None:
+            self._reader.join()
+            self._catch_up()
+            self._others = Others(self._path, self.place, self._writer)
+
+    def made(self, seq: int, lines: int) -> None:
+        """So many lines of ours, the first of them number `seq`, are counted."""
+        self.place.seqs[self._writer] = seq + lines - 1
+        self._dirty = True
+
+    def tick(self, now: float) -> None:
+        """About once a second: count what others wrote, save now and then."""
+        if self._others is None:
+            return
+        for line in self._others.poll():
+            self._counter.add(line)
+            self._dirty = True
+        if self._dirty and abs(now - self._saved) >= EVERY and not (self._thread and self._thread.is_alive()):
+            self._thread = Thread(target=self._save, args=(self._shot(now),), name="llmtab-budgets", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Saves where anything has changed since the last time."""
+        if self._others is not None:
+            self._others.close()
+            if self._thread is not None:
+                self._thread.join()
+            if self._dirty:
+                self._save(self._shot(time()))
+
+    def _shot(self, now: float) -> dict[str, Any]:
+        self._saved, self._dirty = now, False
+        return picture(self.store, self.place, now)
+
+    def _save(self, shot: dict[str, Any]) -> None:
+        save(checkpoint_path(self._path), self._limits, shot)
+
+    def _read(self) -> None:
+        if found := load(checkpoint_path(self._path), self._limits, self.store):
+            self._counter.place = found
+        try:
+            self._catch_up()
+        except (OSError, ValueError) as error:  # unreadable rotated files: what could be read counts
+            log.error("llmtab: budgets begin with what could be read of the ledger: %s", error)
+
+    def _catch_up(self) -> None:
+        for line in unread(self._path, self.place, horizon(self._limits, time())):
+            self._counter.add(line)

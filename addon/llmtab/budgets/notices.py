@@ -1,0 +1,78 @@
+"""Who has to be told that a limit is near or reached: once for each bucket and window, and once when it is over.
+
+Knows limits and states. Must not know how a message travels: that is `alerts`.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from llmtab.budgets.amounts import number, show
+from llmtab.budgets.limits import Limit
+from llmtab.budgets.refusal import moment
+from llmtab.budgets.store import Denied, State, Store
+from llmtab.budgets.windows import EVER
+from llmtab.cells import safe
+
+log = logging.getLogger("llmtab")
+
+REMEMBERED: Final = 100_000
+
+type Send = Callable[[Mapping[str, Any]], None]
+
+
+class Notices:
+    """`send` gets one mapping an event: `soft_limit`, `hard_limit` or `recovered`."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._told: dict[tuple[str, str, str], tuple[Limit, float]] = {}
+        """(event, limit, bucket) -> the start of its window."""
+
+    def soft(self, limit: Limit, key: str, state: State, at: float) -> None:
+        """The soft limit of a bucket is reached."""
+        self._tell("soft_limit", limit, key, state, at)
+
+    def hard(self, denied: Denied, at: float) -> None:
+        """A call was refused."""
+        self._tell("hard_limit", denied.need.limit, denied.need.key, denied.state, at)
+
+    def tick(self, store: Store, now: float) -> None:
+        """Says of each bucket that was near its limit when it no longer is."""
+        for (event, name, key), (limit, start) in list(self._told.items()):
+            state = store.state(limit, key, now)
+            level = limit.soft if event == "soft_limit" and limit.soft is not None else limit.amount
+            if state.spent >= level or (event == "hard_limit" and state.start == start):
+                continue
+            del self._told[event, name, key]
+            if event == "soft_limit" or limit.soft is None:
+                self._say("recovered", limit, key, state, now)
+
+    def _tell(self, event: str, limit: Limit, key: str, state: State, at: float) -> None:
+        place = event, limit.name, key
+        if place in self._told and (limit.window.sliding or self._told[place][1] == state.start):
+            return
+        if len(self._told) >= REMEMBERED:
+            self._told.pop(next(iter(self._told)))
+        self._told[place] = limit, state.start
+        self._say(event, limit, key, state, at)
+
+    def _say(self, event: str, limit: Limit, key: str, state: State, at: float) -> None:
+        facts: dict[str, Any] = {
+            "event": event, "time": datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds"),
+            "limit": limit.name, "unit": limit.unit, "amount": number(limit.amount, limit.unit),
+            "spent": number(state.spent, limit.unit), "reserved": number(state.reserved, limit.unit),
+        }  # fmt: skip
+        if limit.per:
+            facts["bucket"] = dict(zip(limit.per, key.split("|"), strict=False))
+        if limit.soft is not None:
+            facts["soft"] = number(limit.soft, limit.unit)
+        if state.end < EVER:
+            facts["resets_at"] = moment(state.end)
+        whose = f" ({safe(key, 64)})" if limit.per else ""
+        spent = f"{show(state.spent, limit.unit)} of {show(limit.amount, limit.unit)}"
+        facts["text"] = f"budget {limit.name}{whose}: {event.replace('_', ' ')}, {spent} spent"
+        level = logging.INFO if event == "recovered" else logging.WARNING
+        log.log(level, "llmtab: %s", facts["text"])
+        self._send(facts)

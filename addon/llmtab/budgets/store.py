@@ -1,0 +1,316 @@
+"""Where spending is kept: the protocol of a store, and the one that lives in this process.
+
+Knows buckets, windows and reservations, and that a decision over all limits a call touches is one step. Must not know
+calls, lines or files. Amounts are whole numbers, times epoch seconds.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, Literal, NamedTuple, Protocol
+
+from llmtab.budgets.charges import Need
+from llmtab.budgets.limits import Limit
+
+LEASE: Final = 120.0
+"""Seconds after which a reservation that nobody renews is given back."""
+GRACE: Final = 86_400.0
+"""Seconds that a window which is over is kept at most: clocks are set back, and long calls end late."""
+MOST_BUCKETS: Final = 200_000
+
+type Why = Literal["busy", "exceeded", "too_large", "unpriced", "tier", "store"]
+
+
+class State(NamedTuple):
+    """One bucket: what is spent and reserved in the window from `start` to `end`, and what an earlier one overdrew."""
+
+    spent: int
+    reserved: int
+    carried: int
+    start: float
+    end: float
+
+
+class Denied(NamedTuple):
+    """The limit that refuses a call. "busy": others' reservations may be given back; "exceeded": only the window's
+    end helps; "too_large": nothing does."""
+
+    need: Need
+    state: State
+    why: Why
+
+
+class Verdict(NamedTuple):
+    """`at`: the moment whose windows the call counts in."""
+
+    at: float
+    denied: Denied | None
+
+
+class Store(Protocol):
+    """What a store can do. `reserve` may wait for a server; nothing else does."""
+
+    async def reserve(self, ident: str, needs: Sequence[Need], at: float) -> Verdict:
+        """All of the needs are reserved, or none."""
+        ...
+
+    def extend(self, ident: str, needs: Sequence[Need], at: float) -> None:
+        """Reserve more for a call that runs since `at`, whatever the limits say."""
+        ...
+
+    def settle(self, ident: str, spent: Sequence[Need], at: float, seq: int) -> None:
+        """The call's reservation becomes what it spent. `seq`: this writer's number of its line."""
+        ...
+
+    def release(self, ident: str) -> None:
+        """The call's reservation is given back."""
+        ...
+
+    def renew(self, idents: Iterable[str], now: float) -> None:
+        """These calls still run."""
+        ...
+
+    def state(self, limit: Limit, key: str, at: float) -> State:
+        """The bucket as far as this process knows."""
+        ...
+
+    def keys(self, limit: Limit) -> list[str]:
+        """The buckets of a limit that this process knows."""
+        ...
+
+    def tick(self, now: float) -> None:
+        """About once a second."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Bucket:
+    """What one window of one limit holds for one caller."""
+
+    __slots__ = ("before", "bins", "carried", "end", "frees", "key", "limit", "reserved", "spent", "start")
+
+    def __init__(self, limit: Limit, key: str, start: float, end: float, before: "Bucket | None" = None) -> None:
+        self.limit = limit
+        self.key = key
+        self.start = start
+        self.end = end
+        """From here on another look at the calendar is needed; of a sliding window: when its oldest bin leaves."""
+        self.spent = 0
+        self.reserved = 0
+        self.before = before
+        self.carried = 0
+        self.bins: dict[float, int] | None = {} if limit.window.sliding else None
+
+    def carry(self) -> int:
+        """What the window before overdrew."""
+        before, limit = self.before, self.limit
+        if before is not None:
+            over = before.spent + before.reserved + before.carried - limit.amount
+            self.carried = min(over, limit.burst) if over > 0 else 0
+        return self.carried
+
+    def charge(self, amount: int, at: float) -> None:
+        self.spent += amount
+        if self.bins is not None:
+            begin = self.limit.window.at(at)[0]
+            self.bins[begin] = self.bins.get(begin, 0) + amount
+
+    def slide(self, now: float) -> None:
+        """Of a sliding window: forget what has left it."""
+        window, bins = self.limit.window, self.bins or {}
+        for begin in [begin for begin in bins if begin + window.seconds + window.bin <= now]:
+            self.spent -= bins.pop(begin)
+        self.start = window.at(now)[0]
+        self.end = self.start + window.bin
+
+    def state(self) -> State:
+        carried = self.carry() if self.limit.burst else 0
+        if self.bins is None:
+            return State(self.spent, self.reserved, carried, self.start, self.end)
+        window = self.limit.window
+        oldest = min(self.bins, default=self.start)
+        return State(
+            self.spent, self.reserved, carried, self.start - window.seconds, oldest + window.seconds + window.bin
+        )
+
+
+class Held(NamedTuple):
+    """A reservation: so much of each bucket."""
+
+    buckets: list[Bucket]
+    amounts: list[int]
+    until: float
+
+
+class Embedded:
+    """Buckets in this process's memory. One thread."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[tuple[str, str], Bucket] = {}
+        self._past: dict[tuple[str, str, float], Bucket] = {}
+        self._held: dict[str, Held] = {}
+        self._swept = 0.0
+
+    async def reserve(self, ident: str, needs: Sequence[Need], at: float) -> Verdict:
+        return self.reserve_now(ident, needs, at)
+
+    def reserve_now(self, ident: str, needs: Sequence[Need], at: float) -> Verdict:
+        """`reserve` without waiting for anybody: a decision, in one step."""
+        buckets: list[Bucket] = []
+        known, full = self._buckets, False
+        for limit, key, amount in needs:
+            bucket = known.get((limit.name, key))
+            if bucket is None or not bucket.start <= at < bucket.end:
+                bucket = self._bucket(limit, key, at)
+            buckets.append(bucket)
+            total, most = bucket.spent + bucket.reserved + amount, limit.amount
+            if limit.burst:
+                total, most = total + bucket.carry(), most + limit.burst
+            if total >= most and limit.hard and (total > most or not amount):
+                full = True
+        if full:
+            states = [bucket.state() for bucket in buckets]
+            return Verdict(at, worst_of(needs, states))
+        if ident in self._held:
+            self.release(ident)
+        amounts = [need[2] for need in needs]
+        for bucket, amount in zip(buckets, amounts, strict=True):
+            bucket.reserved += amount
+        self._held[ident] = Held(buckets, amounts, at + LEASE)
+        return Verdict(at, None)
+
+    def extend(self, ident: str, needs: Sequence[Need], at: float) -> None:
+        held = self._held.setdefault(ident, Held([], [], at + LEASE))
+        for limit, key, amount in needs:
+            bucket = self._bucket(limit, key, at)
+            bucket.reserved += amount
+            held.buckets.append(bucket)
+            held.amounts.append(amount)
+
+    def settle(self, ident: str, spent: Sequence[Need], at: float, seq: int = 0) -> None:
+        self.release(ident)
+        for limit, key, amount in spent:
+            self.charge(limit, key, amount, at)
+
+    def charge(self, limit: Limit, key: str, amount: int, at: float) -> None:
+        """Spending, as the ledger has it."""
+        bucket = self._bucket(limit, key, at)
+        if bucket.bins is None or limit.window.at(at)[1] > bucket.start:
+            bucket.charge(amount, at)
+
+    def release(self, ident: str) -> None:
+        held = self._held.pop(ident, None)
+        if held is not None:
+            for bucket, amount in zip(held.buckets, held.amounts, strict=True):
+                bucket.reserved -= amount
+
+    def renew(self, idents: Iterable[str], now: float) -> None:
+        for ident in idents:
+            held = self._held.get(ident)
+            if held is not None:
+                self._held[ident] = held._replace(until=now + LEASE)
+
+    def state(self, limit: Limit, key: str, at: float) -> State:
+        return self._bucket(limit, key, at).state()
+
+    def keys(self, limit: Limit) -> list[str]:
+        return [key for name, key in self._buckets if name == limit.name]
+
+    def buckets(self) -> Iterator[Bucket]:
+        """Every bucket that is kept, of each limit and caller the newest last."""
+        yield from sorted(self._past.values(), key=lambda bucket: bucket.start)
+        yield from self._buckets.values()
+
+    def put(self, bucket: Bucket) -> None:
+        """A bucket as it was kept across a restart."""
+        place = bucket.limit.name, bucket.key
+        newest = self._buckets.get(place)
+        if newest is None or newest.start < bucket.start:
+            if newest is not None:
+                self._leave(newest)
+            self._buckets[place] = bucket
+            bucket.before = self._past.get((*place, bucket.limit.window.at(bucket.start - 1)[0]))
+        else:
+            self._past[*place, bucket.start] = bucket
+
+    def tick(self, now: float) -> None:
+        """Gives back what nobody renews, forgets windows that are long over."""
+        for ident in [ident for ident, held in self._held.items() if held.until < now]:
+            self.release(ident)
+        if abs(now - self._swept) < 60:
+            return
+        self._swept = now
+        for store in (self._past, self._buckets):
+            old: list[Any] = [place for place, bucket in store.items() if _is_over(bucket, now)]
+            for place in old:
+                del store[place]
+        while len(self._buckets) > MOST_BUCKETS:
+            del self._buckets[next(iter(self._buckets))]
+
+    def close(self) -> None: ...
+
+    def _bucket(self, limit: Limit, key: str, at: float) -> Bucket:
+        """The bucket of a moment, made where there is none; a newer window takes the place of the one before."""
+        place = limit.name, key
+        newest = self._buckets.get(place)
+        if newest is not None and newest.bins is not None:
+            newest.slide(max(at, newest.start))
+            return newest
+        if newest is not None and newest.start <= at < newest.end:
+            return newest
+        start, end = limit.window.at(at)
+        if newest is None or newest.end <= at:
+            before = (
+                newest
+                if newest is not None and newest.end == start
+                else self._past.get((*place, limit.window.at(start - 1)[0]))
+                if limit.burst
+                else None
+            )
+            made = Bucket(limit, key, start, end, before)
+            if newest is not None:
+                self._leave(newest)
+            self._buckets[place] = made
+            if made.bins is not None:
+                made.slide(at)
+            return made
+        found = self._past.get((*place, start))
+        if found is None:
+            found = self._past[*place, start] = Bucket(limit, key, start, end)
+            if end == newest.start:
+                newest.before = found
+        return found
+
+    def _leave(self, bucket: Bucket) -> None:
+        bucket.carry()
+        bucket.before = None  # no chain of windows back to the first
+        self._past[bucket.limit.name, bucket.key, bucket.start] = bucket
+
+
+def worst_of(needs: Sequence[Need], states: Sequence[State]) -> Denied:
+    """Of the limits that refuse a call, the one that it has to wait longest for."""
+    order: tuple[Why, ...] = ("busy", "exceeded", "too_large")
+    denied = [
+        Denied(need, state, why) for need, state in zip(needs, states, strict=True) if (why := denies(need, state))
+    ]
+    return max(denied, key=lambda one: (order.index(one.why), one.state.end))
+
+
+def denies(need: Need, state: State) -> Why | None:
+    """Why a bucket refuses a call; None where it does not."""
+    limit, amount = need.limit, need.amount
+    most = limit.amount + limit.burst
+    left = most - state.spent - state.carried
+    if not limit.hard or amount < left - state.reserved or (amount and amount == left - state.reserved):
+        return None
+    if amount > most:
+        return "too_large"
+    return "exceeded" if amount > left or left <= 0 else "busy"
+
+
+def _is_over(bucket: Bucket, now: float) -> bool:
+    """Whether a window is long over and nothing of it is under way."""
+    length = min(max(bucket.limit.window.seconds, 3600.0), GRACE)
+    if bucket.bins is not None:
+        bucket.slide(max(now, bucket.start))
+        return not (bucket.spent or bucket.reserved)
+    return not bucket.reserved and bucket.end + length < now

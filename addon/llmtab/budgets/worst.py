@@ -1,0 +1,113 @@
+"""The worst sensible case of a call that is about to leave: what is reserved for it until its bill is known.
+
+Knows what a request tells at a glance, what calls of its kind used before, and the price table. Must not know limits.
+Nothing here tokenises: the prompt is reckoned from its bytes, the answer by its bound.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+from llmtab.asking import Asked, asked
+from llmtab.budgets.amounts import USD, scaled
+from llmtab.estimate import FEWEST_BYTES_PER_TOKEN, LONG_OUTPUT, LONGEST_LENGTH, OPERATIONS
+from llmtab.exchange import Call
+from llmtab.habits import FEWEST, Habit
+from llmtab.pricing import Cost, PriceBook
+from llmtab.profiles import Claim
+from llmtab.usage import Usage
+
+BLOB: Final = 3_000
+"""Tokens of one inline picture or document, for the models that count most."""
+STREAMED: Final = 40
+"""Bytes of a stream that stand for one token at least: every event repeats its frame."""
+CACHED: Final = ((b'"cache_control"', b'"1h"'), (b'"cachePoint"', b'"1h"'))
+"""(a prompt is to be cached, for an hour): writing costs more than reading."""
+
+
+class Worst(NamedTuple):
+    """`usd`: whole numbers of 1e-12 USD, None where there is no price (`reason` says why). `bounded`: whether more
+    than `output` tokens cannot come. `request`: what it was reckoned from."""
+
+    input: int
+    output: int
+    usd: int | None
+    reason: str
+    bounded: bool
+    request: Asked
+
+
+def look(call: Call, claim: Claim, length: str) -> tuple[Asked, str]:
+    """What a request tells, and the model it asks for ("" where it names none). `length`: its `content-length`."""
+    size = int(length) if length.isdecimal() and len(length) < LONGEST_LENGTH else 0
+    request = asked(call.body() or b"", call.headers.get("content-encoding", ""), size)
+    captures = claim.captures
+    return request, captures.get("model") or request.model or captures.get("deployment") or ""
+
+
+def worst(call: Call, claim: Claim, request: Asked, model: str, habit: Habit, prices: PriceBook, now: float) -> Worst:
+    """The most that a call may sensibly use and cost; what cannot be foreseen (pictures, sound) is none of it."""
+    dialect = claim.binding.dialects[0] if claim.binding.dialects else None
+    if dialect is None or dialect.operation not in OPERATIONS:
+        return Worst(0, 0, 0, "", True, request)
+    at = datetime.fromtimestamp(now, UTC)
+    provider = claim.binding.provider
+    bound = request.bound
+    if dialect.operation == "embeddings":
+        bound = 0
+    elif bound is None:
+        match = prices.find(provider, model, at) or (prices.find(provider, habit.model, at) if habit.model else None)
+        bound = match.entry.get("max_output") if match else None
+    ratio = max(habit.ratios) if len(habit.ratios) >= FEWEST else 1 / FEWEST_BYTES_PER_TOKEN
+    prompt = round(request.text * ratio) + request.blobs * BLOB
+    answer = LONG_OUTPUT if bound is None else bound
+    usd, reason = _price(call, claim, request, (model, habit), (prompt, answer), prices, at)
+    return Worst(prompt, answer, usd, reason, bound is not None, request)
+
+
+def _price(
+    call: Call,
+    claim: Claim,
+    request: Asked,
+    names: tuple[str, Habit],
+    sizes: tuple[int, int],
+    prices: PriceBook,
+    at: datetime,
+) -> tuple[int | None, str]:
+    """(USD in whole numbers, "") or (None, why not): of the model asked for, else of the one that served such calls."""
+    model, habit = names
+    provider, reason = claim.binding.provider, "unknown_model"
+    region = claim.captures.get("region") or habit.region
+    counters = {"input_tokens": sizes[0], "output_tokens": sizes[1]}
+    for name in dict.fromkeys([model, habit.model]):
+        if not name:
+            continue
+        for tier, place in dict.fromkeys([(request.tier or habit.tier, region), (None, region), (None, None)]):
+            for extra in (_written(call, sizes[0]), {}):
+                usage = Usage({**counters, **extra})
+                found = prices.price(usage, provider, name, pricing_tier=tier, region=place, at=at)
+                if isinstance(found, Cost):
+                    return scaled(found.usd, USD), ""
+                reason = found.reason
+    return None, reason
+
+
+def _written(call: Call, prompt: int) -> Mapping[str, int]:
+    """The cache counters of a prompt that is to be cached whole."""
+    body = call.body() or b""
+    for asks, hour in CACHED:
+        if asks in body:
+            found = {"cache_creation_input_tokens": prompt}
+            return {**found, "cache_creation_1h_input_tokens": prompt} if hour in body else found
+    return {}
+
+
+def beyond(worst: Worst, received: int) -> tuple[int, int]:
+    """(more output tokens, more USD) than was reserved, for a stream that has brought `received` bytes so far."""
+    tokens = received // STREAMED
+    if tokens <= worst.output:
+        return 0, 0
+    whole = worst.input + worst.output
+    share = Decimal(tokens - worst.output) / whole if whole else Decimal(0)
+    return tokens - worst.output, int((worst.usd or 0) * share)

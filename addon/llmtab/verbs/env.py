@@ -1,0 +1,146 @@
+"""`llmtab env`: the variables that lead a shell, a container or a CI job through a running proxy.
+
+Knows how each kind of shell is told. Must not know what the variables mean: that is `clients`.
+"""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from llmtab.verbs import Verbs, add_verb
+
+DETAILS: Final = """
+For a proxy that runs already (llmtab proxy); `llmtab run` needs none of this. To undo it: --unset.
+For a container: docker run $(llmtab env --docker) IMAGE. For GitHub Actions:
+llmtab env --shell dotenv >> $GITHUB_ENV."""
+USUAL: Final = "http://127.0.0.1:8080"
+IN_CONTAINER: Final = "/etc/llmtab-ca.pem"
+SHELLS: Final = ("sh", "fish", "powershell", "dotenv")
+
+
+def add_parsers(verbs: Verbs) -> None:
+    """Declares the verb."""
+    summary = "print the variables that lead a shell's programs through the proxy"
+    parser = add_verb(verbs, "env", run, summary=summary, details=DETAILS, example='eval "$(llmtab env)"')
+    parser.add_argument("--proxy", metavar="URL", default=USUAL, help=f"where the proxy is (default: {USUAL})")
+    parser.add_argument("--shell", choices=SHELLS, help="whose language (default: your shell's; dotenv: NAME=VALUE)")
+    parser.add_argument("--docker", action="store_true", help="arguments for docker run or podman run, on one line")
+    label = "a label of every call, e.g. project=web; may be said several times"
+    parser.add_argument("-l", "--label", metavar="NAME=VALUE", action="append", default=[], help=label)
+    local = "meter servers on this machine as well (Ollama, vLLM); by default they are reached directly"
+    parser.add_argument("--local", action="store_true", help=local)
+    parser.add_argument("--ca", metavar="FILE", type=Path, help="the proxy's CA (default: mitmproxy's in ~/.mitmproxy)")
+    parser.add_argument("--unset", action="store_true", help="what takes the variables back")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints them."""
+    from llmtab import clients
+    from llmtab.attribution import stated_labels
+
+    shell = args.shell or _shell()
+    if args.unset:
+        names = [variable.name for variable in clients.VARIABLES] + [clients.RUNNING, clients.CA]
+        print("\n".join(_UNSET[shell](name) for name in names))
+        return 0
+    stated = {name: value for label in args.label for name, value in stated_labels(label).items()}
+    address = args.proxy if "://" in args.proxy else f"http://{args.proxy}"
+    url = clients.with_user(address, stated)
+    found = _for_container(url, args) if args.docker else _for_shell(url, address, args)
+    if args.json:
+        import json
+
+        print(json.dumps(found, indent=2))
+    elif args.docker:
+        print(_docker(found, url, _ca_bundle(args)))
+    else:
+        print("\n".join(_SET[shell](name, value) for name, value in found.items()))
+    _warn(address)
+    return 0
+
+
+def _for_shell(url: str, address: str, args: argparse.Namespace) -> dict[str, str]:
+    from llmtab import clients
+    from llmtab.authority import certificate
+    from llmtab.home import home
+
+    ca = args.ca or certificate()
+    found = clients.environment(url, ca, os.environ, home() / "ca", local=args.local)
+    return found | {clients.RUNNING: address, clients.CA: str(ca)}
+
+
+def _for_container(url: str, args: argparse.Namespace) -> dict[str, str]:
+    """One bundle serves all there; what this machine's variables name is not there."""
+    from llmtab import clients
+
+    found = clients.environment(url, _ca_bundle(args), {}, _ca_bundle(args).parent, local=args.local)
+    kinds = {variable.name: variable.kind for variable in clients.VARIABLES}
+    return {name: IN_CONTAINER if kinds[name] in ("replaces", "adds") else value for name, value in found.items()}
+
+
+def _ca_bundle(args: argparse.Namespace) -> Path:
+    from llmtab.authority import certificate
+    from llmtab.clients import certificates
+    from llmtab.home import home
+
+    return certificates("replaces", None, args.ca or certificate(), home() / "ca")
+
+
+def _docker(found: Mapping[str, str], url: str, bundle: Path) -> str:
+    """`$(...)` splits at white space and knows no quotes: there must be none. Raises ValueError where there is."""
+    host = urlsplit(url).hostname or ""
+    words = ["--network", "host"] if _is_loopback(host) else []
+    if host == "host.docker.internal":
+        words = ["--add-host", "host.docker.internal:host-gateway"]
+    words += ["-v", f"{bundle}:{IN_CONTAINER}:ro"]
+    for name, value in found.items():
+        words += ["-e", f"{name}={value}"]
+    if bad := next((word for word in words if any(char.isspace() for char in word)), None):
+        raise ValueError(f"{bad!r} has a space, which $(...) cannot carry; move LLMTAB_HOME, or use --json")
+    return " ".join(words)
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _warn(address: str) -> None:
+    from llmtab.neighbour import listening
+
+    parts = urlsplit(address)
+    if _is_loopback(parts.hostname or "") and listening(parts.hostname or "", parts.port or 8080) == "nobody":
+        print(f"llmtab env: nothing listens at {address} yet; start it: llmtab proxy", file=sys.stderr)
+
+
+def _shell() -> str:
+    if os.environ.get("SHELL", "").endswith("fish"):
+        return "fish"
+    return "powershell" if "SHELL" not in os.environ and "PSModulePath" in os.environ else "sh"
+
+
+def _fish(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _power(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+_SET: Final[Mapping[str, Callable[[str, str], str]]] = {
+    "sh": lambda name, value: f"export {name}={shlex.quote(value)}",
+    "fish": lambda name, value: f"set -gx {name} {_fish(value)}",
+    "powershell": lambda name, value: f"$env:{name} = {_power(value)}",
+    "dotenv": lambda name, value: f"{name}={value}",
+}
+_UNSET: Final[Mapping[str, Callable[[str], str]]] = {
+    "sh": lambda name: f"unset {name}",
+    "fish": lambda name: f"set -e {name}",
+    "powershell": lambda name: f"Remove-Item Env:{name} -ErrorAction SilentlyContinue",
+    "dotenv": lambda name: f"{name}=",
+}

@@ -1,0 +1,124 @@
+"""`llmtab top`: the live table in another terminal, from the ledger alone.
+
+Knows the arguments, when to draw, and what is printed where there is no terminal. Must not know what the table shows.
+"""
+
+import argparse
+import sys
+from datetime import datetime, tzinfo
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from llmtab.verbs import Verbs, add_verb, default_ledger
+
+if TYPE_CHECKING:
+    from llmtab.keys import Keys
+    from llmtab.top import Top
+
+EVERY: Final = 1.0
+"""Seconds between two pictures."""
+WIDTH: Final = 120
+"""Columns where nobody says how many there are."""
+DETAILS: Final = """Reads only: the proxy may run or not, and several ledgers may be watched at once.
+Keys: g and G (or left and right) change the grouping, w and W (or up and down) or 1 to 5 the window, q quits.
+Without a terminal it prints one picture and ends."""
+
+
+def add_parsers(verbs: Verbs) -> None:
+    """Declares the verb."""
+    parser = add_verb(
+        verbs,
+        "top",
+        run,
+        summary="watch what is spent, live, from any terminal",
+        details=DETAILS,
+        example="llmtab top --by project --window '1 h' team.jsonl",
+    )
+    parser.add_argument("ledgers", metavar="LEDGER", nargs="*", type=Path, help="default: the usual ledger")
+    parser.add_argument("--by", metavar="WORD", default="model", help="model (default), provider, or any label")
+    parser.add_argument(
+        "--window", type=_window, default="today", help="'10 min', '1 h', today (default), yesterday or '7 days'"
+    )
+    parser.add_argument("--once", action="store_true", help="print one picture and end")
+    parser.add_argument("--json", action="store_true", help="print the sums once, for a program")
+
+
+def _window(text: str) -> str:
+    from llmtab.windows import WINDOWS
+
+    short = {name.replace(" ", ""): name for name in WINDOWS}
+    if text.replace(" ", "") not in short:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected one of {', '.join(WINDOWS)}")
+    return short[text.replace(" ", "")]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draws until told to stop."""
+    from llmtab.top import Top
+
+    ledgers = args.ledgers or [default_ledger()]
+    for path in args.ledgers:
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"{path}: no such ledger")
+    top = Top(ledgers, _now(), by=args.by, window=args.window, zone=_zone())
+    try:
+        if args.json or args.once or not (sys.stdin.isatty() and sys.stdout.isatty()):
+            while not top.read(_now()):
+                pass
+            _print(top, as_json=args.json)
+        else:
+            from llmtab.keys import screen
+
+            with screen() as keys:
+                _watch(top, keys)
+    finally:
+        top.close()
+    return 0
+
+
+def _watch(top: "Top", keys: "Keys") -> None:
+    """Reads and draws once a second, and at once when a key is pressed."""
+    from rich.console import Console
+
+    from llmtab.keys import HOME, REST_OF_LINE, REST_OF_SCREEN, put
+    from llmtab.live import render
+
+    console = Console()
+    while True:
+        whole = top.read(_now())
+        size, now = console.size, _now()
+        with console.capture() as drawn:
+            console.print(render(top.look(now), size.width, now, size.height), end="")
+        put(HOME + drawn.get().rstrip("\n").replace("\n", REST_OF_LINE + "\n") + REST_OF_LINE + REST_OF_SCREEN)
+        for key in keys.wait(EVERY if whole else 0):
+            if not top.press(key):
+                return
+
+
+def _print(top: "Top", *, as_json: bool) -> None:
+    state = top.look(_now())
+    if as_json:
+        print(top.as_json(_now()))
+        return
+    from rich.console import Console
+
+    from llmtab.live import render
+
+    console = Console()
+    state.keys = ""
+    width = console.size.width if sys.stdout.isatty() else WIDTH
+    console.width = width
+    console.print(render(state, width, _now()), end="")
+
+
+def _now() -> datetime:
+    return datetime.now().astimezone()
+
+
+def _zone() -> tzinfo:
+    """The zone of the usual llmtab.yaml, as the proxy counts its days."""
+    from llmtab.config import load
+    from llmtab.home import home
+
+    usual = home() / "llmtab.yaml"
+    return load(usual if usual.is_file() else None).timezone

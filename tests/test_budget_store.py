@@ -1,0 +1,222 @@
+"""The embedded store: no interleaving of calls spends more than a limit allows, and nothing is lost or left behind."""
+
+import random
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from llmtab.budgets.charges import Need
+from llmtab.budgets.limits import Limit, limit
+from llmtab.budgets.store import GRACE, LEASE, Embedded, denies
+
+DAY = 86_400.0
+NOON = 1_800_014_400.0  # 2027-01-15 12:00 UTC
+
+
+def tokens(text: str = "100 tokens per day", **more: Any) -> Limit:
+    return limit({"limit": text, **more})
+
+
+def ask(store: Embedded, ident: str, amount: int, at: float = NOON, of: Limit | None = None, key: str = "") -> str:
+    """Reserves; what the store says, "" for yes."""
+    verdict = store.reserve_now(ident, [Need(of or DAILY, key, amount)], at)
+    return verdict.denied.why if verdict.denied else ""
+
+
+DAILY = tokens()
+
+
+def test_what_is_reserved_is_not_given_twice() -> None:
+    """A call that fits only what others may give back is told so; one that fits nothing more, or never will, too."""
+    store = Embedded()
+    assert ask(store, "a", 60) == ""
+    assert ask(store, "b", 60) == "busy"
+    assert ask(store, "c", 40) == ""
+    store.settle("a", [Need(DAILY, "", 30)], NOON)
+    assert ask(store, "d", 30) == ""
+    store.settle("c", [Need(DAILY, "", 40)], NOON)
+    assert ask(store, "e", 31) == "exceeded"
+    assert ask(store, "f", 101) == "too_large"
+
+
+def test_a_released_reservation_is_free_again() -> None:
+    """A call that failed gives back what it held."""
+    store = Embedded()
+    assert ask(store, "a", 100) == ""
+    store.release("a")
+    assert store.state(DAILY, "", NOON)[:2] == (0, 0)
+    assert ask(store, "b", 100) == ""
+
+
+def test_all_limits_or_none() -> None:
+    """Where one of several limits refuses, nothing is reserved on the others."""
+    store, small = Embedded(), tokens("10 tokens per minute")
+    verdict = store.reserve_now("a", [Need(DAILY, "", 50), Need(small, "", 50)], NOON)
+    assert verdict.denied is not None and verdict.denied.need.limit is small
+    assert store.state(DAILY, "", NOON).reserved == 0
+
+
+def test_a_call_counts_in_the_window_in_which_it_began() -> None:
+    """What is settled after midnight is spent on the day before, and the new day is whole."""
+    store, midnight = Embedded(), NOON + DAY / 2
+    assert ask(store, "a", 80, midnight - 1) == ""
+    assert ask(store, "b", 100, midnight + 1) == ""
+    store.settle("a", [Need(DAILY, "", 80)], midnight - 1)
+    assert store.state(DAILY, "", midnight - 1)[:2] == (80, 0)
+    assert store.state(DAILY, "", midnight + 1)[:2] == (0, 100)
+
+
+def test_buckets_are_apart() -> None:
+    """One caller's spending is not another's."""
+    store = Embedded()
+    assert ask(store, "a", 100, key="ann") == ""
+    assert ask(store, "b", 100, key="bob") == ""
+    assert ask(store, "c", 1, key="ann") == "busy"
+
+
+def test_an_unrenewed_lease_ends() -> None:
+    """A call that nobody speaks of any more gives back what it held; one that is renewed keeps it."""
+    store = Embedded()
+    ask(store, "lost", 40)
+    ask(store, "alive", 40)
+    store.renew(["alive"], NOON + LEASE)
+    store.tick(NOON + LEASE + 1)
+    assert store.state(DAILY, "", NOON).reserved == 40
+
+
+def test_a_running_call_is_extended_whatever_the_limit() -> None:
+    """A stream that needs more than was reserved has it; others have less."""
+    store = Embedded()
+    ask(store, "a", 90)
+    store.extend("a", [Need(DAILY, "", 30)], NOON)
+    assert store.state(DAILY, "", NOON).reserved == 120
+    store.settle("a", [Need(DAILY, "", 110)], NOON)
+    assert store.state(DAILY, "", NOON)[:2] == (110, 0)
+
+
+def test_burst_is_borrowed_from_the_next_window() -> None:
+    """A window may overdraw by the burst; the next one is shorter by as much, the one after it is whole again."""
+    store, hourly = Embedded(), tokens("100 tokens per hour", burst="20 tokens")
+    assert ask(store, "a", 120, NOON, hourly) == ""
+    assert ask(store, "b", 1, NOON, hourly) == "busy"
+    store.settle("a", [Need(hourly, "", 120)], NOON)
+    assert ask(store, "c", 101, NOON + 3600, hourly) == "exceeded"
+    assert ask(store, "d", 80, NOON + 3600, hourly) == ""
+    store.settle("d", [Need(hourly, "", 80)], NOON + 3600)
+    assert ask(store, "e", 120, NOON + 7200, hourly) == ""
+
+
+def test_a_sliding_window_frees_bit_by_bit() -> None:
+    """What was spent leaves a sliding window a span later, not at midnight."""
+    store, sliding = Embedded(), tokens("100 tokens per hour", window="sliding")
+    for minute in (0, 30):
+        at = NOON + 60 * minute
+        assert ask(store, f"{minute}", 50, at, sliding) == ""
+        store.settle(f"{minute}", [Need(sliding, "", 50)], at)
+    assert ask(store, "x", 1, NOON + 3599, sliding) == "exceeded"
+    assert ask(store, "y", 50, NOON + 3600 + 61, sliding) == ""
+
+
+def test_old_windows_are_forgotten() -> None:
+    """Windows that are long over take no memory."""
+    store, minutely = Embedded(), tokens("100 tokens per minute")
+    for minute in range(100):
+        store.charge(minutely, "", 1, NOON + 60 * minute)
+    store.tick(NOON + 2 * GRACE)
+    assert list(store.buckets()) == []
+
+
+def test_a_soft_limit_refuses_nothing() -> None:
+    """`hard: false` counts and never refuses."""
+    store, soft = Embedded(), tokens(hard=False)
+    assert ask(store, "a", 1000, NOON, soft) == ""
+
+
+AMOUNTS = st.integers(0, 60)
+KEYS = st.sampled_from(["ann", "bob"])
+LIMITS = [
+    tokens(), tokens("70 tokens per hour", name="hourly"), tokens("50 tokens per hour", window="sliding", name="slides"),
+    tokens("60 tokens per hour", burst="30 tokens", name="bursts"), tokens("120 tokens", per=["consumer"], name="ever"),
+]  # fmt: skip
+
+
+class Race(RuleBasedStateMachine):
+    """Calls that come, end, fail and are lost in any order, while clocks jump and windows end."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.store = Embedded()
+        self.now = NOON + DAY / 2 - 1800
+        self.open: dict[str, tuple[list[Need], float]] = {}
+        self.ledger: list[tuple[list[Need], float]] = []
+        self.count = 0
+
+    def needs(self, key: str, amount: int) -> list[Need]:
+        return [Need(one, key if one.per else "", amount) for one in LIMITS]
+
+    @rule(key=KEYS, amount=AMOUNTS)
+    def call(self, key: str, amount: int) -> None:
+        self.count += 1
+        needs, ident = self.needs(key, amount), f"c{self.count}"
+        free = [denies(need, self.store.state(need.limit, need.key, self.now)) for need in needs]
+        verdict = self.store.reserve_now(ident, needs, self.now)
+        assert (verdict.denied is None) == (not any(free))
+        if verdict.denied is None:
+            self.open[ident] = needs, self.now
+
+    @precondition(lambda self: self.open)
+    @rule(which=st.randoms(use_true_random=False), share=st.floats(0, 1))
+    def end(self, which: random.Random, share: float) -> None:
+        ident = which.choice(sorted(self.open))
+        needs, at = self.open.pop(ident)
+        spent = [need._replace(amount=int(need.amount * share)) for need in needs]
+        self.store.settle(ident, spent, at)
+        self.ledger.append((spent, at))
+
+    @precondition(lambda self: self.open)
+    @rule(which=st.randoms(use_true_random=False))
+    def fail(self, which: random.Random) -> None:
+        ident = which.choice(sorted(self.open))
+        del self.open[ident]
+        self.store.release(ident)
+
+    @rule(seconds=st.sampled_from([1.0, 59.0, 600.0, 3600.0, 5000.0, -1.0, -300.0]))
+    def clock(self, seconds: float) -> None:
+        self.now += seconds
+        self.store.renew(list(self.open), self.now)
+        self.store.tick(self.now)
+
+    @rule()
+    def crash(self) -> None:
+        """A kill -9: reservations are gone with the process, what is on the ledger is counted again."""
+        self.open.clear()
+        self.store = Embedded()
+        for spent, at in self.ledger:
+            for need in spent:
+                self.store.charge(*need, at)
+
+    @invariant()
+    def holds(self) -> None:
+        """Spent and reserved together never exceed limit and burst."""
+        for bucket in self.store.buckets():
+            assert bucket.spent >= 0 and bucket.reserved >= 0
+            assert bucket.spent + bucket.reserved <= bucket.limit.amount + bucket.limit.burst
+
+    @invariant()
+    def agrees(self) -> None:
+        """What is spent in each window is the ledger's sum, exactly; what is reserved is that of the open calls."""
+        for bucket in self.store.buckets():
+            if bucket.bins is None:
+                for held, calls in ((bucket.spent, self.ledger), (bucket.reserved, list(self.open.values()))):
+                    assert held == sum(
+                        need.amount
+                        for needs, at in calls
+                        for need in needs
+                        if need.limit is bucket.limit and need.key == bucket.key and bucket.start <= at < bucket.end
+                    )
+
+
+TestRace = Race.TestCase
+TestRace.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

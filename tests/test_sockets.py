@@ -1,0 +1,177 @@
+"""Sockets: every response of a WebSocket is one line, whatever the frames, the cuts and the ends."""
+
+import json
+from typing import Any
+
+import pytest
+
+from llmtab import sockets
+from llmtab.record import FIELDS, decode, encode
+from socket_cases import Case, Frame, differences, lines, load, names, play, socket
+
+JUNK = [
+    b"",
+    b"{",
+    b"null",
+    b"[1]",
+    b'"response.done"',
+    b"\xff\x00response.done",
+    b'{"type":"response.done"}',
+    b'{"type":"response.done","response":7}',
+    b'{"type":"response.create","response":[]}',
+    b'{"type":["response.done"],"response":{"id":{"a":1},"usage":3}}',
+    b'{"serverContent":{"modelTurn":3},"usageMetadata":{"totalTokenCount":[]}}',
+]
+
+
+@pytest.fixture(params=names())
+def case(request: pytest.FixtureRequest) -> Case:
+    return load(request.param)
+
+
+def test_each_response_gives_its_line(case: Case) -> None:
+    """One line a response, in the order in which they end, with the figures of the case and the time of the frame that
+    asked."""
+    found = lines(case, play(case))
+    assert [differences(line, expect) for line, expect in zip(found, case.expect, strict=True)] == [{}] * len(found)
+
+
+def test_each_line_is_a_record(case: Case) -> None:
+    """Keys come in the ledger's order, ids differ, and what is written can be read back as it was."""
+    found = lines(case, play(case))
+    assert len({line["id"] for line in found}) == len(found)
+    for line in found:
+        assert list(line) == [key for key in FIELDS if key in line]
+        assert encode(decode(encode(line))) == encode(line)
+        assert line["transport"] == "ws"
+
+
+def test_a_socket_cut_at_each_message(case: Case) -> None:
+    """Wherever it breaks: what was over by then is on the ledger as ever, what was under way is there once, and says
+    that it did not end."""
+    for count in range(len(case.frames) + 1):
+        frames = case.frames[:count]
+        over = lines(case, play(case, frames, close=False))
+        found = lines(case, play(case, frames))
+        assert [differences(line, expect) for line, expect in zip(over, case.expect, strict=False)] == [{}] * len(over)
+        assert len(over) <= len(found) <= len(case.expect) + 1
+        for line in found[len(over) :]:
+            assert line["outcome"] in (("aborted", "ok") if case.by_client else ("broken", "ok")), (count, line)
+            assert line["usage_source"] in ("none", "partial"), (count, line)
+            assert line["cost_source"] in ("unpriced", "estimated")
+        ids = [line["response_id"] for line in found if "response_id" in line]
+        assert len(ids) == len(set(ids))
+
+
+def test_nothing_comes_twice(case: Case) -> None:
+    """A socket that was closed has nothing more to say."""
+    found = socket(case)
+    for frame in case.frames:
+        found.feed(frame.data, frame.at, from_client=frame.from_client)
+    found.close("aborted", 1.0)
+    assert found.close("aborted", 2.0) == []
+    assert [seen for f in case.frames for seen in found.feed(f.data, f.at, from_client=f.from_client)] == []
+
+
+def test_only_frames_that_matter_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute of sound costs a search for a few words, not a parser."""
+    case, parsed = load("openai/sockets/realtime"), []
+    real = sockets.parse
+    monkeypatch.setattr(sockets, "parse", lambda data: parsed.append(data) or real(data))
+    sound = [Frame(_json({"type": "input_audio_buffer.append", "audio": "AAAA"}), True, 9.5)] * 1000
+    deltas = [
+        Frame(_json({"type": "response.output_audio.delta", "response_id": "resp_1", "delta": "AAAA"}), False, 9.6)
+    ] * 1000
+    at = next(n for n, frame in enumerate(case.frames) if b"output_audio.done" in frame.data)
+    found = lines(case, play(case, [*case.frames[:at], *sound, *deltas, *case.frames[at:]]))
+    assert [line.get("usage") for line in found] == [line.get("usage") for line in lines(case, play(case))]
+    assert len(parsed) < 2 * len(case.frames) + sockets.HEAD
+    assert found[0]["bytes"]["response"] > 1000 * len(deltas[0].data)
+
+
+@pytest.mark.parametrize("junk", JUNK)
+def test_junk_is_passed_over(case: Case, junk: bytes) -> None:
+    """Whatever else comes by, the responses that were reported still are."""
+    noise = [Frame(junk, False, case.frames[0].at), Frame(junk, True, case.frames[0].at)]
+    mixed = [frame for each in case.frames for frame in (*noise, each)]
+    usages = [line.get("usage") for line in lines(case, play(case)) if line.get("usage")]
+    assert [line["usage"] for line in lines(case, play(case, mixed)) if line.get("usage")] == usages
+
+
+def test_no_text_of_a_request_is_kept() -> None:
+    """Of what a client asks a socket keeps names and numbers, while the answer is under way."""
+    case = load("openai/sockets/responses")
+    found = socket(case)
+    secret = "s3cr3t " * 100
+    asked = {
+        "type": "response.create",
+        "model": "o4-mini",
+        "instructions": secret,
+        "input": [{"content": [{"text": secret}]}],
+    }
+    found.feed(_json(asked), 1.0, from_client=True)
+    [seen] = found.close("aborted", 2.0)
+    assert "s3cr3t" not in repr(seen)
+    assert seen.reading.request_model == "o4-mini"
+    assert seen.call.request_bytes == len(_json(asked))
+
+
+def test_a_flood_of_questions_stays_bounded() -> None:
+    """Of more responses than any client has under way the oldest are given up, each with its line."""
+    case = load("openai/sockets/responses")
+    ask = Frame(_json({"type": "response.create", "model": "o4-mini"}), True, 1.0)
+    found = socket(case)
+    over = [seen for _ in range(3 * sockets.MOST) for seen in found.feed(ask.data, 1.0, from_client=True)]
+    assert len(over) == 2 * sockets.MOST
+    assert len(over) + len(found.close("aborted", 2.0)) == 3 * sockets.MOST
+
+
+def test_a_budget_can_say_no() -> None:
+    """A frame that asks is known before it leaves, with a call of its own; refused, it is over, and the answer to the
+    next one is the next one's."""
+    found = socket(load("openai/sockets/responses"))
+    assert found.feed(_json({"type": "response.create", "model": "a"}), 1.0, from_client=True) == []
+    first = found.asked
+    assert first is not None
+    assert found.feed(_json({"type": "response.create", "model": "b"}), 2.0, from_client=True) == []
+    second = found.asked
+    assert second is not None
+    assert first.id != second.id
+    found.feed(_json({"type": "response.cancel"}), 3.0, from_client=True)
+    assert found.asked is None
+    [refused] = found.refuse(first, 3.0)
+    assert (refused.call, refused.reading.request_model) == (first, "a")
+    done = {
+        "type": "response.completed",
+        "response": {"id": "resp_1", "usage": {"input_tokens": 1, "output_tokens": 1}},
+    }
+    [seen] = found.feed(_json(done), 4.0, from_client=False)
+    assert (seen.call, seen.reading.request_model) == (second, "b")
+
+
+def test_a_new_provider_is_a_yaml_file() -> None:
+    """A socket that nobody knew is told in a profile alone: what asks, what ends, which response, which figures."""
+    case = load("custom/sockets/house")
+    assert case.profiles is not load("openai/sockets/responses").profiles
+    assert [line["usage"]["output_tokens"] for line in lines(case, play(case)) if "usage" in line] == [5, 6]
+
+
+@pytest.mark.parametrize("name", ["openai/sockets/responses", "openai/sockets/realtime", "google/sockets/live"])
+def test_an_unknown_path_of_a_known_host(name: str) -> None:
+    """Where nobody described a path, responses that tell figures are read by their shape; nothing else is a line."""
+    case = load(name)
+    moved = Case(**{**vars(case), "url": "wss://api.openai.com/v9/brand/new?model=gpt-realtime"})
+    found, wanted = lines(moved, play(moved)), [line for line in lines(case, play(case)) if "usage" in line]
+    assert [line["usage"] for line in found] == [line["usage"] for line in wanted]
+    assert {line["profile"] for line in found} == {"openai_compatible"}
+
+
+def test_a_session_is_one_line() -> None:
+    """What is billed by the session is one line, from the upgrade to its end."""
+    case = load("openai/sockets/translation")
+    whole, cut = lines(case, play(case)), lines(case, play(case, case.frames[:2]))
+    assert [line["outcome"] for line in (*whole, *cut)] == ["ok", "aborted"]
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value).encode()
