@@ -37,7 +37,7 @@ CORPUS = ROOT.parent / "shared" / "corpus"
 GOOD = 0.10
 FIGURES = re.compile(
     rb'"(?=(?:usage|usageMetadata|x_groq|amazon-bedrock-invocationMetrics|prompt_eval_count|eval_count|total_usage|'
-    rb'billed_units|tokens|meta|input_token_count|generated_token_count|(?:prompt|completion|total|input|output)_tokens|'
+    rb"billed_units|tokens|meta|input_token_count|generated_token_count|(?:prompt|completion|total|input|output)_tokens|"
     rb"inputTextTokenCount|totalOutputTextTokenCount|outputTextTokenCount|prompt_token_count|generation_token_count|"
     rb'step_usage|copilot_usage|time_info|tokens_predicted|tokens_evaluated|timings)"\s*:)[A-Za-z]'
 )

@@ -1,4 +1,4 @@
-"""What all tests share: a home that is not the user's, the parsed forms of what ships, and how long to look for trouble."""
+"""What all tests share: a home that is not the user's, the parsed forms of what ships, and how hard to look."""
 
 import contextlib
 import os
@@ -6,14 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
+import effort  # noqa: F401 - chooses Hypothesis' profile
 from llmtab.caching import packaged_folder
 from llmtab.prebuilt import prebuild
-
-settings.register_profile("quick", max_examples=30, deadline=None)
-settings.register_profile("thorough", max_examples=400, deadline=None)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,6 +23,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def llmtab_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """$LLMTAB_HOME for the whole run: no test touches the ledger, config or caches of whoever runs it."""
     with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("LLMTAB_")]:
+            patch.delenv(name)  # whoever runs the tests may have set options there
         home = tmp_path_factory.mktemp("home")
         patch.setenv("LLMTAB_HOME", str(home))
         yield home

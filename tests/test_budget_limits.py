@@ -13,7 +13,8 @@ from llmtab.budgets.policy import policy
 PICO = SCALES[USD]
 LINE: dict[str, Any] = {
     "time": "2026-11-21T10:00:00.000Z", "provider": "openai", "request_model": "gpt-4o", "host": "api.openai.com",
-    "status": 200, "outcome": "ok", "usage": {"input_tokens": 100, "output_tokens": 20, "total_tokens": 120, "images": 2},
+    "status": 200, "outcome": "ok",
+    "usage": {"input_tokens": 100, "output_tokens": 20, "total_tokens": 120, "images": 2},
     "cost_usd": Decimal("0.25"), "billing": "metered", "labels": {"project": "web", "consumer": "ann"},
     "client": {"address": "10.0.0.7", "key": "k_1"},
 }  # fmt: skip
@@ -24,7 +25,8 @@ LINE: dict[str, Any] = {
     [
         ("100 USD", 100 * PICO, "USD"), ("$5", 5 * PICO, "USD"), ("0.05 usd", PICO // 20, "USD"),
         ("2M tokens", 2_000_000, "tokens"), ("500k input tokens", 500_000, "input tokens"),
-        ("1.5k output tokens", 1500, "output tokens"), ("50 requests", 50, "requests"), ("1_000 calls", 1000, "requests"),
+        ("1.5k output tokens", 1500, "output tokens"), ("50 requests", 50, "requests"),
+        ("1_000 calls", 1000, "requests"),
         ("30 units", 30_000_000, "weight"),
     ],
 )  # fmt: skip
@@ -70,7 +72,8 @@ def test_a_weight_is_a_counter() -> None:
     ("match", "fits"),
     [
         ({"project": "web"}, True), ({"project": "api"}, False), ({"model": "gpt-4*"}, True), ({"team": "x"}, False),
-        ({"project": ["api", "web"], "provider": "openai"}, True), ({"address": "10.0.*"}, True), ({"key": "k_1"}, True),
+        ({"project": ["api", "web"], "provider": "openai"}, True), ({"address": "10.0.*"}, True),
+        ({"key": "k_1"}, True),
         ({"host": "*.openai.com", "model": "o3"}, False), ({}, True),
     ],
 )  # fmt: skip
@@ -127,8 +130,10 @@ def test_a_sub_line_is_charged_with_its_call() -> None:
 @pytest.mark.parametrize(
     "spec",
     [
-        {"limit": "1 USD per day", "burst": "2 USD"}, {"limit": "1 USD per day", "window": "sliding", "burst": "0.1 USD"},
-        {"limit": "5 USD", "window": "sliding"}, {"limit": "5 units per day"}, {"limit": "5 USD per day", "weight": "images"},
+        {"limit": "1 USD per day", "burst": "2 USD"},
+        {"limit": "1 USD per day", "window": "sliding", "burst": "0.1 USD"},
+        {"limit": "5 USD", "window": "sliding"}, {"limit": "5 units per day"},
+        {"limit": "5 USD per day", "weight": "images"},
         {"limit": "5 USD per day", "soft": "3 tokens"}, {"limit": "5 USD per day", "throttle": "1h"},
         {"limit": "5 USD per day", "unpriced": "maybe"}, {"limit": "5 USD per fortnight"},
     ],

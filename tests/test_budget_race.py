@@ -1,4 +1,4 @@
-"""128 parallel streams against one limit of 10 USD: what is spent, what is left, and what would be without reserving."""
+"""128 parallel streams against one limit of 10 USD: what is spent, and what would be without reserving."""
 
 import asyncio
 import random

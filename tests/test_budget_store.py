@@ -137,7 +137,8 @@ def test_a_soft_limit_refuses_nothing() -> None:
 AMOUNTS = st.integers(0, 60)
 KEYS = st.sampled_from(["ann", "bob"])
 LIMITS = [
-    tokens(), tokens("70 tokens per hour", name="hourly"), tokens("50 tokens per hour", window="sliding", name="slides"),
+    tokens(), tokens("70 tokens per hour", name="hourly"),
+    tokens("50 tokens per hour", window="sliding", name="slides"),
     tokens("60 tokens per hour", burst="30 tokens", name="bursts"), tokens("120 tokens", per=["consumer"], name="ever"),
 ]  # fmt: skip
 

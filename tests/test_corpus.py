@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from effort import exhaustive
 from golden import built_in, compressed, pieces
 from llmtab.booking import book
 from llmtab.exchange import Answer, Call, Exchange, How, TapMemory
@@ -182,7 +183,15 @@ def verdicts(coding: str = "", chunk: int | None = None) -> tuple[Counter[str], 
     return counts, bad
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 7], ids=["whole", "byte by byte", "seven bytes"])
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        pytest.param(None, id="whole"),
+        pytest.param(61, id="dripped"),
+        pytest.param(1, id="byte by byte", marks=exhaustive),
+        pytest.param(7, id="seven bytes", marks=exhaustive),
+    ],
+)
 def test_recorded_calls_are_read_exactly(chunk: int | None) -> None:
     """Of every recorded call all figures are right, whatever the pieces it came in; where none was billed, none is."""
     counts, bad = verdicts(chunk=chunk)
@@ -190,7 +199,9 @@ def test_recorded_calls_are_read_exactly(chunk: int | None) -> None:
     assert counts["exact"] == sum(one.expected["expect"] == "usage" for one in recordings())
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+@pytest.mark.parametrize(
+    "coding", ["gzip", *(pytest.param(name, marks=exhaustive) for name in ("deflate", "br", "zstd"))]
+)
 def test_recorded_calls_are_read_in_every_coding(coding: str) -> None:
     """A compressed answer says what the same answer says in plain."""
     assert verdicts(coding)[1] == []

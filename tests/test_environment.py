@@ -2,11 +2,16 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llmtab import environment, setup
+from llmtab.config import ConfigError
+from llmtab.home import config_file
+from llmtab.sources import Sources
+from llmtab.verbs import default_ledger
 
 OPTIONS = (
     ("llmtab_ledger", str, "", ""),
@@ -48,3 +53,19 @@ def test_every_option_has_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     declared: dict[str, Any] = {}
     setup.declare_options(lambda name, kind, default, text: declared.update({name: default}))
     assert {name for name, value in declared.items() if value not in (True, "something", ["something"])} == set()
+
+
+def test_the_verbs_look_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LLMTAB_LEDGER, LLMTAB_CONFIG and LLMTAB_HOME hold for the verbs as for the proxy, each on its own."""
+    monkeypatch.setenv("LLMTAB_HOME", str(tmp_path))
+    monkeypatch.delenv("LLMTAB_LEDGER", raising=False)
+    monkeypatch.delenv("LLMTAB_CONFIG", raising=False)
+    assert default_ledger() == tmp_path / "ledger.jsonl"
+    assert config_file() is None
+    (tmp_path / "llmtab.yaml").write_text("timezone: Europe/Berlin\n")
+    monkeypatch.setenv("LLMTAB_LEDGER", str(tmp_path / "elsewhere" / "l.jsonl"))
+    assert default_ledger() == tmp_path / "elsewhere" / "l.jsonl"
+    assert config_file() == tmp_path / "llmtab.yaml"
+    monkeypatch.setenv("LLMTAB_CONFIG", str(tmp_path / "none.yaml"))
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read"):
+        Sources().read()

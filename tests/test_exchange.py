@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmtab.exchange
+from effort import examples
 from golden import built_in, load, text_of
 from llmtab.events import BIG, ends_of, form_fields, parse
 from llmtab.exchange import Answer, Call, Exchange, Observation, TapMemory
@@ -66,7 +67,7 @@ def test_no_body_raises_anything(body: bytes, media_type: str) -> None:
     assert observed(tapped).reading.counters == {}
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.binary(max_size=400), st.sampled_from(["", "gzip", "br", "zstd", "deflate", "snappy"]), st.integers(1, 90))
 def test_no_bytes_raise_anything(body: bytes, coding: str, size: int) -> None:
     """Random bytes under any content coding give an observation."""

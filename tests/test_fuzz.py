@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmtab.exchange
+from effort import examples, exhaustive
 from golden import built_in, compressed, load, names, pieces, whole
 from llmtab.booking import book
 from llmtab.exchange import TAP_LIMIT, Answer, Call, Exchange, How, TapMemory
@@ -144,7 +145,7 @@ BODIES = mutated() | st.binary(max_size=300) | messages()
 PLACES = st.lists(st.integers(0, 20_000), max_size=8)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.sampled_from(URLS), BODIES, st.sampled_from(MEDIA_TYPES), st.sampled_from(CODINGS), st.booleans(), PLACES,
     st.sampled_from(HOWS),
@@ -160,7 +161,7 @@ def test_any_bytes_make_a_line_and_no_cut_matters(
     agree(observed(url, headers, cut(body, places), how), whole)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(st.sampled_from(URLS), BODIES, st.sampled_from(MEDIA_TYPES), st.sampled_from(["", "gzip", "br"]), PLACES)
 def test_any_bytes_read_as_they_pass(url: str, body: bytes, media_type: str, coding: str, places: list[int]) -> None:
     """Beyond what a tap may keep any body gives valid lines as well, and no cut matters."""
@@ -211,7 +212,7 @@ def distorted(draw: st.DrawFn) -> tuple[str, bytes]:
     return name, json.dumps(body).encode()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(distorted())
 def test_any_value_anywhere_makes_a_line(found: tuple[str, bytes]) -> None:
     """Figures that are no figures, objects where numbers stood, numbers where objects stood: still valid lines."""
@@ -220,7 +221,7 @@ def test_any_value_anywhere_makes_a_line(found: tuple[str, bytes]) -> None:
     checked(book(seen, case.prices))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.sampled_from([*FRAMERS]), BODIES, PLACES, st.integers(0, 3), st.integers(0, 3))
 def test_framers_and_selection_never_raise(kind: str, body: bytes, places: list[int], head: int, tail: int) -> None:
     """Any bytes through any framing give frames, the same ones however the body was cut."""
@@ -234,7 +235,7 @@ def test_framers_and_selection_never_raise(kind: str, body: bytes, places: list[
     assert len([f for piece in cut(body, places) for f in selector.feed(piece)] + selector.close()) <= len(body) + 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(BODIES, st.sampled_from(CODINGS), PLACES)
 def test_decoding_never_raises(body: bytes, coding: str, places: list[int]) -> None:
     """Any bytes under any coding are decoded, the same in one piece and in many; corrupt ones as far as they go."""
@@ -261,7 +262,7 @@ ENDLESS = {
 """How a body begins, how it goes on, and its size in MiB: large where that is cheap to watch."""
 
 
-@pytest.mark.parametrize("coding", ["", "gzip"])
+@pytest.mark.parametrize("coding", ["", pytest.param("gzip", marks=exhaustive)])
 @pytest.mark.parametrize("what", ENDLESS)
 def test_no_body_fills_the_memory(what: str, coding: str) -> None:
     """A response of whatever kind and length is watched within a few frames' limit and leaves nothing behind."""

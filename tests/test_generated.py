@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from effort import examples
 from golden import built_in
 from llmtab.extract import keep
 from llmtab.profiles.compiled import FACTS, Dialect, _choices
@@ -110,7 +111,7 @@ def one(compiler: Compiler, ref: Any, base: str) -> Callable[[Scope, Any], Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_rows_and_slots(name: str, data: st.DataObject) -> None:
     """Counters and kept values are the same, whichever way a dialect's plain look-ups are done."""
@@ -135,7 +136,7 @@ def test_rows_and_slots(name: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_marks(name: str, data: st.DataObject) -> None:
     """An event that ends, fails or makes the figures final does so in the generated tests as well."""
@@ -149,7 +150,7 @@ def test_marks(name: str, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_facts_and_money(name: str, data: st.DataObject) -> None:
     """A fact's alternatives are tried in their order: the first that says something is believed."""

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmtab.attribution import stated_labels
 from llmtab.config import ConfigError, load
@@ -12,6 +14,7 @@ from llmtab.exchange import Call
 from llmtab.extract import Reading
 from llmtab.fingerprints import Fingerprints
 from llmtab.ladder import Ladder
+from llmtab.record import label_text
 
 UUID = "0b1c7f3e-8d52-4c1c-9a45-3c7a1f0e9d11"
 KEY = "k_0123456789abcdef"
@@ -156,6 +159,7 @@ def test_keys_are_the_last_resort(climb: Climb, how: str, named: str | None, unn
         ("request:/user", {"user": "x" * 129}, None),
         ("request:/user", {"user": {"name": "x"}}, None),
         ("request:/user", {"user": True}, None),
+        ("request:/user", {"user": 10**5000}, None),
         ("request:/user", {"user": ""}, None),
         ("request:/user", [], None),
         ("request:/user", None, None),
@@ -297,3 +301,33 @@ def test_mistakes_are_named(climb: Climb, yaml: str, line: int, key: str, messag
         climb(yaml)
     assert (error.value.line, error.value.key) == (line, key), str(error.value)
     assert message in str(error.value)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=200),
+    lambda inside: st.lists(inside) | st.dictionaries(st.sampled_from(["user", "metadata", "system", "tools"]), inside),
+)
+
+
+@given(st.dictionaries(st.sampled_from(["user-agent", "x-team", "x-a-session-id"]), st.text()), JSON, st.text())
+def test_any_call_is_survived(
+    tmp_path_factory: pytest.TempPathFactory, headers: dict[str, str], body: Any, user: str
+) -> None:
+    """Whatever a call holds, no rung raises anything, and every label is one the ledger takes."""
+    match = {"system": "a", "tools": "b", "body": {"/user": "*"}, "header": {"x-team": "*"}, "address": "10.0.0.0/8"}
+    rules = [
+        {"match": {word: value}, "labels": {f"l{number}": "x"}} for number, (word, value) in enumerate(match.items())
+    ]
+    fields = {
+        "end_user": "request:/user",
+        "team": "request_header:x-team",
+        "feature": {"take": "request:/user", "hash": True},
+    }
+    key = Fingerprints(tmp_path_factory.getbasetemp() / "key")
+    ladder = Ladder({"rules": rules, "attribution": {"fields": fields, "keys": "all"}}, {}, {}, key)
+    call = Call("id", "h", "POST", "/", 0.0, headers, lambda: None, lambda name: None, {}, {"address": user})
+    ladder.climb(call, "openai", user)
+    assert call.later is not None
+    call.later(lambda: body, reading(user, None))
+    assert all(label_text(value) for value in call.labels.values())
+    assert len(call.labels) <= 16

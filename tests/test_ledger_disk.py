@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from effort import examples
 from ledger_helpers import Disk, call, ids
 from llmtab import appender
 from llmtab.ledger import Ledger
@@ -99,7 +100,7 @@ def test_a_half_written_line_is_never_glued_to_another_writers(path: Path) -> No
 Step = tuple[str, int]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.one_of(

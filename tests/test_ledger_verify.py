@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from effort import examples
 from llmtab.chain import Chain
 from llmtab.ledger import Ledger
 from llmtab.ledger_read import notes_path
@@ -173,7 +174,7 @@ def test_no_ledger_is_an_error(tmp_path: Path) -> None:
 LINES = sealed(12)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.data())
 def test_no_single_change_goes_unnoticed(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
     """Any byte changed, any line removed, doubled or moved, except at the open end: the walk reports a problem."""

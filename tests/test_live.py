@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from effort import examples
 from llmtab import live
 from llmtab.days import Day, Recap
 from llmtab.grid import CALLS, NARROW, TOTALS, cells_of, fit
@@ -116,8 +117,9 @@ def test_no_line_is_wider_than_the_terminal(width: int, height: int | None) -> N
     ]
     dear = call(99, cost_usd=Decimal("123456.78"), usage={"input_tokens": 10**9, "output_tokens": 10**7})
     tiny = call(98, cost_usd=Decimal("0.0000012345"), cost_source="estimated", billing="subscription")
+    lost = call(95, response_model="cache-writer", saved_usd=Decimal("-0.0013951"))
     unpriced = call(97, cost_usd=None, cost_reason="unpriced:" + "z" * 100)
-    state = state_of(*tall, dear, tiny, unpriced, call(96, parent="call-9", response_model="sub"))
+    state = state_of(*tall, dear, tiny, lost, unpriced, call(96, parent="call-9", response_model="sub"))
     state.set_notes(["n" * 300])
     lines = shown(state, width, height).splitlines()
     assert max(cell_len(line) for line in lines) <= width
@@ -142,7 +144,7 @@ def test_columns_fit_any_width(width: int) -> None:
         }
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.text(max_size=40))
 def test_names_from_the_wire_are_only_shown(text: str) -> None:
     """Terminal escapes, control characters and markup in any name are printed as text, never obeyed."""

@@ -34,7 +34,16 @@ class Open:
 
 def call(name: str, host: str, began: float, address: str = "127.0.0.1", port: int = 443) -> Call:
     return Call(
-        name, host, "POST", "/", began, {}, lambda: None, lambda _: None, client={"address": address}, port=port
+        name,
+        host,
+        "POST",
+        "/",
+        began,
+        {},
+        lambda: None,
+        lambda _: None,
+        client={"address": address},
+        server=(host, port),
     )
 
 

@@ -106,7 +106,7 @@ def test_what_patterns_catch(profiles: Profiles, url: str, captures: dict[str, s
     [
         ("api.openai.com/v1/models", "GET"),
         ("api.openai.com/v1/models/gpt-x", "GET"),
-        ("api.openai.com/v1/files/file-1/content", "GET"),
+        ("api.openai.com/v1/files/file-1", "GET"),
         ("api.openai.com/v1/files", "POST"),
         ("api.openai.com/v1/moderations", "POST"),
         ("api.openai.com/v1/responses/input_tokens", "POST"),

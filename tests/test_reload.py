@@ -193,6 +193,19 @@ def test_an_edit_beside_new_options_is_dropped(setup: Setup, home: Path) -> None
     assert reloader.tick(other, 6) is None
 
 
+def test_rules_and_names_of_keys_are_picked_up(setup: Setup, home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Any section of llmtab.yaml, and the names of keys, hold from the next look on; the log says which changed."""
+    clock = Clock(setup)
+    clock.tick(5)
+    with caplog.at_level(logging.INFO):
+        write(home / "llmtab.yaml", HOSTS.format("a.example.com") + "rules: [{labels: {project: web}}]\n")
+        write(home / "keys.yaml", "k_0123456789abcdef: ci bot\n")
+        clock.tick(5)
+    assert clock.setup.config.sections["rules"][0]["labels"] == {"project": "web"}
+    assert clock.setup.config.key_names == {"k_0123456789abcdef": "ci bot"}
+    assert caplog.messages == ["llmtab: config: changed rules", "llmtab: config: changed names of keys"]
+
+
 def test_many_changes_are_counted(setup: Setup, home: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A whole new table does not flood the log."""
     rows = "".join(f"      m{number}: {{input: 1}}\n" for number in range(SHOWN + 5))

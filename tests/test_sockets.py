@@ -98,6 +98,13 @@ def test_junk_is_passed_over(case: Case, junk: bytes) -> None:
     assert [line["usage"] for line in lines(case, play(case, mixed)) if line.get("usage")] == usages
 
 
+@pytest.mark.parametrize("name", names())
+def test_every_dialect_says_what_to_look_for(name: str) -> None:
+    """No dialect asks for every frame to be parsed: each names words that stand in the frames that matter."""
+    rules = [tabs.rules for tabs in socket(load(name))._tabs]
+    assert not any(watch.hit([]) for each in rules for watch in (each.asking, each.answering))
+
+
 def test_no_text_of_a_request_is_kept() -> None:
     """Of what a client asks a socket keeps names and numbers, while the answer is under way."""
     case = load("openai/sockets/responses")
@@ -147,6 +154,31 @@ def test_a_budget_can_say_no() -> None:
     }
     [seen] = found.feed(_json(done), 4.0, from_client=False)
     assert (seen.call, seen.reading.request_model) == (second, "b")
+
+
+def test_what_waits_is_answered_in_its_order() -> None:
+    """Of two questions in one lane the first answer is the first one's."""
+    found = socket(load("openai/sockets/responses"))
+    for number, model in enumerate(("a", "b"), 1):
+        found.feed(_json({"type": "response.create", "model": model}), number, from_client=True)
+    for number in (1, 2):
+        done = {"type": "response.completed", "response": {"id": f"r{number}", "usage": {"input_tokens": number}}}
+        [seen] = found.feed(_json(done), 3.0, from_client=False)
+        assert (seen.call.began, seen.reading.request_model) == (number, "ab"[number - 1])
+
+
+def test_bytes_are_those_of_their_response() -> None:
+    """While several responses pass at once, each message counts for its own."""
+    found = socket(load("openai/sockets/responses"))
+    sizes, over = {"a": 0, "b": 0}, []
+    kinds = ["response.created", *["response.output_text.delta"] * 30, "response.completed"]
+    for kind in kinds:
+        for lane in sizes:
+            event = {"type": kind, "stream_id": lane, "delta": lane * (5 if lane == "a" else 50)}
+            data = _json(event if kind.endswith("delta") else {**event, "response": {"id": lane}})
+            sizes[lane] += len(data)
+            over += found.feed(data, 1.0, from_client=False)
+    assert {seen.reading.response_id: seen.response_bytes for seen in over} == sizes
 
 
 def test_a_new_provider_is_a_yaml_file() -> None:

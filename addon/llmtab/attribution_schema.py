@@ -123,8 +123,9 @@ class Attribution(Strict):
         if not isinstance(said, dict):
             return said
         words = {"off": False, "on": True}
-        plain = {
-            key: words[value] if key != "keys" and isinstance(value, str) and value in words else value
-            for key, value in said.items()
-        }
-        return {key: value for key, value in plain.items() if not (key == "proxy_user" and value is True)}
+        plain = {key: words.get(value, value) if isinstance(value, str) else value for key, value in said.items()}
+        if plain.get("keys") is False:
+            plain["keys"] = "off"
+        if plain.get("proxy_user") is True:
+            del plain["proxy_user"]
+        return plain

@@ -25,6 +25,20 @@ def certificate(folder: Path | None = None) -> Path:
     return path
 
 
+def server(folder: Path, host: str) -> tuple[Path, Path]:
+    """A CA of its own in `folder`, and a certificate of it for `host`: (the CA's certificate, certificate and key)."""
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+    from cryptography.x509 import DNSName
+    from mitmproxy.certs import CertStore
+
+    entry = CertStore.from_store(folder, "server", KEY_BITS).get_cert(host, [DNSName(host)])
+    path = folder / "server.pem"
+    path.touch(mode=0o600)
+    key = entry.privatekey.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(key + entry.cert.to_pem())
+    return folder / "server-ca-cert.pem", path
+
+
 def expires(path: Path) -> datetime:
     """When the certificate in a PEM file ends, UTC. Raises ValueError where it is none."""
     from cryptography.x509 import load_pem_x509_certificate

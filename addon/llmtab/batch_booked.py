@@ -18,6 +18,7 @@ BLOCK: Final = 4 * 1024 * 1024
 _ITEM: Final = re.compile(rb',"item":(\d{1,15})\}')
 _HOST: Final = re.compile(rb'"host":"([^"\\]*)"')
 _NAME: Final = re.compile(rb'"custom_id":"(c_[0-9a-f]{16})"')
+_FINGERPRINT: Final = re.compile(rb"c_[0-9a-f]{16}")
 _RESPONSE: Final = re.compile(rb'"response_id":"([^"\\]*)"')
 
 
@@ -86,7 +87,7 @@ def name_of(line: Mapping[str, Any]) -> int | None:
 
 
 def _name(fingerprint: bytes, response_id: bytes) -> int | None:
-    if fingerprint:
+    if _FINGERPRINT.fullmatch(fingerprint):  # a label of that name may be the user's own
         return int(fingerprint[2:], 16)
     if response_id:
         return int.from_bytes(hashlib.blake2b(response_id, digest_size=8).digest())

@@ -23,13 +23,30 @@ type Brake = Callable[[bool], bool]
 """Stops (True) or resumes the reading from the provider; whether that could be done."""
 
 
+class Backlog:
+    """Bytes of all downloads that wait, and those whose provider was asked to slow down."""
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        self.braked: set[Download] = set()
+
+    def took(self, size: int) -> None:
+        """So many bytes wait no more."""
+        self.waiting -= size
+        if self.braked and self.waiting < LOW:
+            for download in list(self.braked):
+                download.release()
+
+
 class Download:
     """The bytes of one answer, decoded and placed in their file. `ended` is told by `close`.
 
     `start`: where in the file the first byte stands. `size`: the file's length, None while unknown.
     """
 
-    def __init__(self, coding: str, start: int, size: int | None, brake: Brake, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, coding: str, start: int, size: int | None, backlog: Backlog, brake: Brake, wake: Callable[[], None]
+    ) -> None:
         self.at = start
         self.size = size
         self.ended = False
@@ -41,13 +58,14 @@ class Download:
         self.idle = False
         """Nobody wants its bytes: they pass and are not kept."""
         self.waiting = 0
+        """Bytes kept of it (packed, some of them)."""
+        self._backlog = backlog
         self._chunks: deque[tuple[bytes, bool]] = deque()  # and whether we have packed it
         self._decoder = decoder(coding)
         self._is_plain = coding in ("", "identity")
         self._pieces: Iterator[bytes] = iter(())
         self._closing = False
         self._brake = brake
-        self._braked = False
         self._wake = wake
 
     def tap(self, before: Any, overfull: Callable[[], None]) -> Callable[[bytes], bytes | Iterable[bytes]]:
@@ -68,14 +86,17 @@ class Download:
         return tap
 
     def _keep(self, chunk: bytes, overfull: Callable[[], None]) -> None:
-        packed = self._is_plain and self.waiting > PLAIN
+        backlog = self._backlog
+        packed = self._is_plain and backlog.waiting > PLAIN
         kept = zlib.compress(chunk, 1) if packed else chunk
         self._chunks.append((kept, packed))
         self.waiting += len(kept)
+        backlog.waiting += len(kept)
         self._wake()
-        if self.waiting > HIGH:
-            self._braked = self._brake(True)
-            if not self._braked:
+        if backlog.waiting > HIGH:
+            if self._brake(True):
+                backlog.braked.add(self)
+            else:
                 overfull()
 
     def close(self, *, complete: bool) -> None:
@@ -86,8 +107,10 @@ class Download:
         """Nobody wants its bytes any more."""
         self.idle = True
         self._chunks.clear()
-        self._pieces, self.waiting = iter(()), 0
-        self._release()
+        self._pieces, size = iter(()), self.waiting
+        self.waiting = 0
+        self._backlog.took(size)
+        self.release()
 
     def piece(self) -> tuple[int, bytes] | None:
         """(offset in the file, decoded bytes): what comes next; None where nothing is there now."""
@@ -103,9 +126,8 @@ class Download:
             if self._chunks:
                 kept, packed = self._chunks.popleft()
                 self.waiting -= len(kept)
+                self._backlog.took(len(kept))
                 self._pieces = self._decoder.feed(zlib.decompress(kept) if packed else kept)
-                if self._braked and self.waiting < LOW:
-                    self._release()
             elif self.ended and not self._closing:
                 self._closing = True
                 self._pieces = self._decoder.close()
@@ -114,9 +136,10 @@ class Download:
         self.forget()
         return None
 
-    def _release(self) -> None:
-        if self._braked:
-            self._braked = False
+    def release(self) -> None:
+        """The provider may go on."""
+        if self in self._backlog.braked:
+            self._backlog.braked.discard(self)
             self._brake(False)
 
     @property

@@ -4,7 +4,6 @@ Knows one item at a time. Must not know files, ranges, or which items are booked
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Final
 
 from llmtab.booking import book
@@ -90,7 +89,10 @@ class Items:
     ) -> list[Line]:
         call = self._call
         labels = call.labels if key is None else {**call.labels, LABEL: self._name_of(key)}
-        call = replace(call, id=new_id(int(now * 1e9)), labels=labels, request_bytes=0)
+        call = Call(
+            new_id(int(now * 1e9)), call.host, call.method, call.path, call.began, call.headers, _no_request,
+            call.query, labels, call.client,
+        )  # fmt: skip
         seen = Observation(
             call, self._claim, answer or self._answer, reading, "complete", now, "http", False, undecodable,
             response_bytes=size,

@@ -4,6 +4,7 @@ Knows lines of bytes, items and their numbers. Must not know flows. Belongs to t
 to a thread.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +21,8 @@ from llmtab.batch_items import Items, placed
 from llmtab.coverage import Coverage
 from llmtab.events import BIG, parse
 from llmtab.setup import Setup
+
+log = logging.getLogger("llmtab")
 
 PATIENCE: Final = 60.0
 """Seconds after the last byte: items from the middle of a file then go without their number."""
@@ -55,6 +58,7 @@ class Store:
         self.held: Final = Held()
         self.is_no_result = False
         """Its first line is no result of a batch: none of it is read."""
+        self.name = batch_id
         self._host, self._id = host, batch_id
         self._desk, self._threads = desk, threads
         self._file = ResultFile()
@@ -63,6 +67,7 @@ class Store:
         self._reading = False
         self._tasks: deque[Task] = deque()
         self._busy = False  # a thread reads a long line
+        self._written = 0
         self._last = time()
 
     @property
@@ -122,10 +127,12 @@ class Store:
     def _ended(self, download: Download, items: Items) -> None:
         if download.at_end:
             self._lines(items, self._file.close(download.at))
-        if self._is_result and not download.fresh and not download.idle:
+        if self._is_result and download.fresh:
+            self._tasks.append(self._say)
+        elif self._is_result and not download.idle:
             self._desk.coverage.read_again(self._host)
         if download.broken and not self.is_no_result:
-            self._desk.coverage.line({"host": self._host, "usage_reason": "undecodable"})
+            self._desk.coverage.unread(self._host, "batch_undecodable")
 
     def _lines(self, items: Items, lines: list[tuple[Span, int, bytes | None]]) -> None:
         if lines and not self._is_result and not self._judge(items, lines[0][2]):
@@ -176,7 +183,7 @@ class Store:
             if not booked.knows(name_of(lines[0])):
                 self.held.add(span, number, lines)
                 while self.held.size > MOST_HELD:
-                    self._unpack(self.held.take_oldest())
+                    self._unpack(self.held.take_oldest(), homeless=True)
             return
         if item in booked:
             return
@@ -184,7 +191,11 @@ class Store:
         if not booked.is_homeless(name_of(lines[0])):
             self._write(lines, item)
 
+    def _say(self) -> None:
+        log.info("llmtab: batch result %s: %d items booked", self.name, self._written)
+
     def _write(self, lines: list[Line], item: int | None) -> None:
+        self._written += 1
         self._desk.write([placed(lines[0], self._id, item), *lines[1:]])
 
     def _unpack(self, blocks: list[Block], *, homeless: bool = False) -> None:
@@ -237,11 +248,11 @@ class Store:
         self._unpack(self.held.take(all_of_them=True), homeless=True)
         return True
 
-    def finish(self, until: float) -> None:
-        """Book all that has come; `until`: of `perf_counter`."""
+    def finish(self, until: float) -> bool:
+        """Book all that has come; `until`: of `perf_counter`. Whether that was enough time."""
         setup = self._desk.setup
         if setup is None or (self.is_idle and not self.held):
-            return
+            return True
         self._busy = False  # nobody would tell us that the thread is done
         if self._booked is None:
             self._booked = _booked(setup.ledger.path, self._host, self._id)
@@ -250,6 +261,7 @@ class Store:
         self._unpack(self.held.take(all_of_them=True), homeless=True)
         while self.work(until) and perf_counter() < until:
             pass
+        return not self._tasks and not any(download.waiting for download, _ in self.downloads)
 
 
 def _may_be_lines(start: bytes) -> bool:

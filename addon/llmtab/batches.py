@@ -6,14 +6,15 @@ know mitmproxy, nor what an item means. All of it belongs to the event loop; the
 
 import asyncio
 import hashlib
+import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from time import perf_counter, time
 from typing import Any, Final
 
-from llmtab.batch_download import HIGH, Brake, Download, place
+from llmtab.batch_download import HIGH, Backlog, Brake, Download, place
 from llmtab.batch_items import Items
 from llmtab.batch_store import Desk, Store
 from llmtab.events import BIG, parse
@@ -21,6 +22,8 @@ from llmtab.exchange import Answer, Call
 from llmtab.profiles import Claim
 from llmtab.record import wire_text
 from llmtab.wire.decoding import decode_all
+
+log = logging.getLogger("llmtab")
 
 SLICE: Final = 0.001
 """Seconds of work at a time."""
@@ -30,7 +33,7 @@ ID: Final = "batch"
 """What a route calls the part of its path that names the file or batch."""
 DOCUMENT: Final = 64 * 1024 * 1024
 """Bytes (decoded) of a JSON document of items that is read."""
-SHUTDOWN: Final = 5.0
+SHUTDOWN: Final = 8.0
 """Seconds a shutdown goes on with what has come."""
 
 
@@ -62,7 +65,7 @@ class Fetch:
         if self._download is not None and self._store is not None:
             self._download.close(complete=complete)
             self._batches.wake(self._store)
-        elif complete and body and self.answer.status == 200:
+        elif complete and self.answer.status == 200 and self.claim.binding.batch and self.claim.binding.batch.each:
             self._batches.document(self, body)
 
 
@@ -74,6 +77,7 @@ class Batches:
         self._stores: OrderedDict[tuple[str, str], Store] = OrderedDict()
         self._work: OrderedDict[Store, None] = OrderedDict()
         self._scheduled = False
+        self._backlog = Backlog()
         self._pool: ThreadPoolExecutor | None = None
         self._jobs = 0
 
@@ -89,23 +93,24 @@ class Batches:
         placed = place(fetch.answer.status or 0, coding, content_range)
         items, store = self._items(fetch), self._store(fetch.call.host, _path_id(fetch.claim))
         if placed is None or items is None:
-            self._desk.coverage.line({"host": fetch.call.host, "usage_reason": "unplaced_range"})
+            self._desk.coverage.unread(fetch.call.host, "batch_range")
             return stream or True
         if store.is_no_result:
             return stream or True
         try:
-            download = Download(coding, *placed, brake, lambda: self.wake(store))
+            download = Download(coding, *placed, self._backlog, brake, lambda: self.wake(store))
         except ValueError:
-            self._desk.coverage.line({"host": fetch.call.host, "usage_reason": "undecodable"})
+            self._desk.coverage.unread(fetch.call.host, "batch_undecodable")
             return stream or True
         store.downloads.append((download, items))
         fetch.begin(store, download)
         return download.tap(stream, lambda: self._work_off(store, download))
 
-    def document(self, fetch: Fetch, body: bytes) -> None:
-        """A whole JSON document that may hold items."""
+    def document(self, fetch: Fetch, body: bytes | None) -> None:
+        """A whole JSON document that may hold items; None: it was passed on as it came (`stream_large_bodies`)."""
         items = self._items(fetch)
-        if items is None:
+        if items is None or body is None:
+            self._desk.coverage.unread(fetch.call.host, "batch_streamed")
             return
         read = partial(_read, items, body, fetch.answer.headers.get("content-encoding", ""))
         done = partial(self._read_document, fetch, items)
@@ -166,7 +171,7 @@ class Batches:
 
     def _work_off(self, store: Store, download: Download) -> None:
         """Too much waits and the provider cannot be slowed down: the tap itself works until there is room again."""
-        while download.waiting > HIGH and store.work(perf_counter() + SLICE):
+        while self._backlog.waiting > HIGH and download.waiting and store.work(perf_counter() + SLICE):
             pass
 
     def in_thread(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
@@ -176,11 +181,14 @@ class Batches:
         loop = asyncio.get_running_loop()
         self._jobs += 1
 
-        def finish(result: Any) -> None:
+        def finish(made: Future[Any]) -> None:
             self._jobs -= 1
-            done(result)
+            if (error := made.exception()) is not None:
+                log.error("llmtab: a batch result could not be read", exc_info=error)
+            else:
+                done(made.result())
 
-        self._pool.submit(job).add_done_callback(lambda made: loop.call_soon_threadsafe(finish, made.result()))
+        self._pool.submit(job).add_done_callback(lambda made: loop.call_soon_threadsafe(finish, made))
 
     # -- time passes ---------------------------------------------------------------------------------------------------
 
@@ -200,7 +208,8 @@ class Batches:
         """The process ends: what has come is booked now, as far as a few seconds allow."""
         until = perf_counter() + SHUTDOWN
         for store in list(self._stores.values()):
-            store.finish(until)
+            if not store.finish(until):
+                log.warning("llmtab: not all of batch result %s was read before the end: fetch it again", store.name)
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 

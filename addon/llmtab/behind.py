@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from llmtab import clients
 from llmtab.authority import certificate
+from llmtab.entry import script
 from llmtab.home import home
 from llmtab.ledger_follow import Follower
 from llmtab.neighbour import listening
@@ -54,8 +55,6 @@ class Private:
     """A proxy that belongs to the run: every line that it writes is the run's."""
 
     def __init__(self, args: argparse.Namespace, labels: dict[str, str]) -> None:
-        from llmtab.verbs.proxy import script
-
         self.labels = labels
         options: dict[str, str | Path] = {}
         trusted = os.environ.get("SSL_CERT_FILE", "")

@@ -238,7 +238,9 @@ def _price(line: dict[str, Any], seen: Observation, prices: PriceBook, at: datet
         money, saved = _list_price(line, counters, model, prices, at)
         unread = _unread(reading) if reading.flags else None
         if unread in COUNTERS and (money["cost_usd"] or not any(counters.values())):
-            money, saved = _without_sum(money, str(unread)), None
+            money, saved = _without_sum(money, f"inconsistent:{unread}"), None
+        elif "output_tokens" in counters and "input_tokens" not in counters and line["usage_source"] == "estimated":
+            money, saved = _without_sum(money, "no_usage"), None  # the prompt was not to be had: half a cost is none
     else:
         money = {"cost_usd": None, "cost_source": "unpriced", "cost_reason": "no_usage"}
     if reading.money is not None:
@@ -258,10 +260,11 @@ def _is_cut(line: Mapping[str, Any]) -> bool:
     )
 
 
-def _without_sum(money: Mapping[str, Any], unread: str) -> dict[str, Any]:
-    """The cost of a call of which one figure could not be read: nobody knows the sum, only a part of it."""
-    told = {"cost_usd": None, "cost_source": "unpriced", "cost_reason": f"inconsistent:{unread}"}
-    return in_order({**money, **told, "cost_partial_usd": money["cost_usd"]})
+def _without_sum(money: Mapping[str, Any], reason: str) -> dict[str, Any]:
+    """The cost of a call of which one figure is not known: nobody knows the sum, only a part of it."""
+    part = money["cost_usd"] if money["cost_usd"] is not None else money.get("cost_partial_usd")
+    told = {"cost_usd": None, "cost_source": "unpriced", "cost_reason": money.get("cost_reason") or reason}
+    return in_order({**money, **told, "cost_partial_usd": part})
 
 
 def _list_price(

@@ -22,6 +22,7 @@ ROOMS = (
     "verbs.demo",
     "verbs.tail",
     "verbs.top",
+    "verbs.budget",
     "verbs_price",
     "verbs.check",
     "verbs.verify",

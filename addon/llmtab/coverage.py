@@ -105,6 +105,10 @@ class Coverage:
         if silent and reason not in _EXPECTED and "parent" not in line and line.get("outcome") != "refused":
             self._count(Gap(NO_USAGE, str(line.get("host", "-")), reason))
 
+    def unread(self, host: str, reason: str) -> None:
+        """A download of what may be a batch's results could not be read: its items have no lines."""
+        self._count(Gap(NO_USAGE, host, reason))
+
     def _count(self, gap: Gap, number: int = 1) -> Gap:
         if gap not in self.gaps and len(self.gaps) >= MOST:
             gap = Gap(gap.kind, OTHER)

@@ -32,8 +32,9 @@ SHUTDOWN_WAIT: Final = 5.0
 """Seconds a shutdown waits for bodies that are being read."""
 SHUTDOWN_GUESSING: Final = 2.0
 """Seconds it takes to estimate what open calls used; those that are left then are booked with what was reported."""
-MOST_WAITING: Final = 256
-"""Calls that may wait for the thread with all their bytes; past it calls are booked without an estimate."""
+MOST_WAITING: Final = 64
+"""Calls that may wait for the thread with all their bytes (a megabyte each at most); past it calls are booked without
+an estimate."""
 
 type Line = dict[str, Any]
 type Lines = Future[list[Line]]

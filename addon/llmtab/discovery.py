@@ -15,7 +15,7 @@ from llmtab.events import parse
 from llmtab.exchange import SNIFFED, Answer, Call, Exchange, Observation, TapMemory
 from llmtab.pricing import PriceBook
 from llmtab.probe import Probe
-from llmtab.profiles import GUESS, Claim, Profiles
+from llmtab.profiles import GUESS, SOCKET, Claim, Profiles
 from llmtab.record import new_id
 from llmtab.usage import Quantity
 from llmtab.wire.decoding import decode_all
@@ -83,9 +83,10 @@ class Finding:
 def place(url: str, method: str = "POST") -> Place:
     """A URL taken apart. Raises ValueError."""
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
         raise ValueError(f"{url!r} is no URL, expected something like https://api.openai.com/v1/chat/completions")
-    plain = parts.scheme == "http"
+    plain = parts.scheme in ("http", "ws")
+    method = SOCKET if parts.scheme.startswith("ws") else method
     query = {name: values[0] for name, values in parse_qs(parts.query).items()}
     return Place(method, parts.hostname.lower(), parts.port or (80 if plain else 443), parts.path or "/", query, plain)
 
@@ -110,6 +111,8 @@ def shapes(profiles: Profiles, provider: str | None) -> Iterator[Claim]:
                 named if isinstance(named, str) else tuple(named or (key,)),
                 route.get("api") if provider else None,
             )
+            if key.startswith(f"{SOCKET} "):
+                continue  # its answers come message by message
             if shape[0] == "not_billed" or route.get("role", "billed") not in ("billed", "retrieve") or shape in known:
                 continue
             known.add(shape)

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from llmtab.events import BIG, ends_of, head_and_tail, joined_ends, parse, request_reader
 from llmtab.extract import Fold, Reading
-from llmtab.passed import Passed, Sampler, lacks
+from llmtab.passed import Passed, Sampler, keep, lacks
 from llmtab.profiles import Claim
 from llmtab.profiles.refs import Scope
 from llmtab.record import new_id
@@ -89,7 +89,8 @@ class Call:
     """What its line says of the limits it touches; None while there are none."""
     refused: bool = False
     """Whether a budget said no: the answer is ours, and nobody was asked."""
-    port: int = 0
+    server: tuple[str, int] = ("", 0)
+    """Where the request goes, as the proxy names it."""
     later: Callable[[Callable[[], Any], Reading], None] | None = None
     """Adds the labels that only the request's JSON or what was read tells; None where there are none to be had."""
 
@@ -132,7 +133,7 @@ class Exchange:
     """One observed call. `feed` is the hot path: append and return; what it costs is measured by `scripts/bench`."""
 
     __slots__ = (
-        "_coded", "_counted", "_decoder", "_end", "_first_token_at", "_folds", "_held", "_incremental", "_look",
+        "_counted", "_decoder", "_end", "_first_token_at", "_folds", "_held", "_incremental", "_look",
         "_memory", "_sample", "_scanned", "_selector", "_settled", "_size", "_times", "_torn", "_transport", "answer",
         "broken_tap", "call", "chunks", "claim", "closed", "following", "undecodable", "unsent",
     )  # fmt: skip
@@ -165,7 +166,6 @@ class Exchange:
         self._first_token_at: float | None = None
         self._sample: Sampler | None = None
         self._look = 0  # at this size of the stream it wants the next piece
-        self._coded = False
 
     @property
     def tapped(self) -> bool:
@@ -213,7 +213,7 @@ class Exchange:
         """From here on: a decoder, one partial frame, the counters; what was kept goes through them first."""
         self._forget_scan()
         self._incremental = True
-        self._sample, self._coded = Sampler(), bool(self.answer.headers.get("content-encoding"))
+        self._sample = Sampler(coded=bool(self.answer.headers.get("content-encoding")))
         kept, self.chunks = self.chunks, []
         self._memory.used -= self._counted
         self._counted = 0
@@ -238,8 +238,6 @@ class Exchange:
         self._end = (self._end + piece)[-4:]
         if self._size >= self._look and self._sample is not None:
             self._look = self._sample.take(piece, self._size)
-        if self._coded and self._sample is not None:
-            self._sample.total += len(piece)
         if self._selector is None:
             self._held += piece
             if len(self._held) < SNIFFED:
@@ -307,21 +305,12 @@ class Exchange:
             self._size or len(body or b""), self.broken_tap,
         )  # fmt: skip
         if lacks(reading, how, streamed=kind in STREAMS, whole=not (self._torn or self.undecodable)):
-            seen.passed = self._passed(body)
+            chunks = self.chunks[:] if self._size else [body or b""]
+            seen.passed = keep(self.answer, chunks, kind, self._sample, self._size)
         self.chunks.clear()
         self._memory.used -= self._counted
         self._counted = 0
         return seen
-
-    def _passed(self, body: bytes | None) -> Passed | None:
-        """What an estimate is made from: the bytes of the answer, as far as they were kept. None for an error's."""
-        if self.answer.status is None or self.answer.status >= 400:
-            return None
-        headers, kind = self.answer.headers, "" if self._transport == "http" else self._transport
-        chunks = self.chunks[:] if self._size else [body or b""]
-        return Passed(
-            chunks, headers.get("content-encoding", ""), headers.get("content-type", ""), kind, self._sample, self._size
-        )
 
     def end_needles(self) -> tuple[bytes, ...]:
         """Bytes of which one stands in the last event of this call's stream; () where it cannot be seen while it
@@ -401,7 +390,7 @@ class Exchange:
     def _unfold(self, chunks: list[bytes], coding: str) -> None:
         """A stream that a few bytes unfold to: 100,000 events of one shape shrink fiftyfold, and its figures come
         last."""
-        self._decoder, self.undecodable, self._sample, self._coded = decoder(coding), "", Sampler(), True
+        self._decoder, self.undecodable, self._sample = decoder(coding), "", Sampler(coded=True)
         for chunk in chunks:
             self._select(chunk)
         self._close_incremental()

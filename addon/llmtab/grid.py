@@ -58,7 +58,7 @@ TOTALS: Final = (
     Column("out", 6, 7, 2, right=True),
     Column("cost", 12, 13, 0, right=True),
     Column("notional", 12, 13, 6, right=True),
-    Column("saved", 9, 12, 7, right=True),
+    Column("saved", 10, 12, 7, right=True),
     Column("errors", 6, 6, 4, right=True),
     Column("retries", 7, 7, 9, right=True),
 )

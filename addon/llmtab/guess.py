@@ -6,7 +6,7 @@ the first call on that needs it. What it says is always marked: `estimated`, and
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Lock
 from typing import Any, Final, NamedTuple
 
@@ -101,7 +101,7 @@ class Guesser:
         if said:
             names.append("output_tokens")
             how.append(f"output:{said}")
-        if "input_tokens" not in counters and (came := self._input(seen, texts[0], kin, request)):
+        if "input_tokens" not in counters and (came := self._input(seen, texts, kin, request)):
             counters["input_tokens"], said = came
             names.insert(0, "input_tokens")
             how.insert(0, f"input:{said}")
@@ -146,7 +146,7 @@ class Guesser:
         return how + ("+sealed" if sealed else "")
 
     def _input(
-        self, seen: Observation, words: Texts, kin: Family, request: Callable[[], Any]
+        self, seen: Observation, texts: Sequence[Texts], kin: Family, request: Callable[[], Any]
     ) -> tuple[int, str] | None:
         """(tokens of the prompt, how they were counted); None where the request is not at hand."""
         body, coding = seen.call.body() or b"", seen.call.headers.get("content-encoding", "")
@@ -159,11 +159,15 @@ class Guesser:
             return round(told.text * ratio) + files, "learned"
         count, how = self._vocabularies.of(kin)
         density = kin.density if count is pieces else 1.0
-        if not words.prompt:
+        if not any(words.prompt for words in texts):
             return None
         if len(body) <= BIG:
-            parts = [part for ref in words.prompt if (part := ref(words.scope(request), None)) is not None]
-            return (round(counted(parts, lambda text: count(text) * density, kin)) + files, how) if parts else None
+            scope = texts[0].scope(request)
+            found = [ref(scope, None) for words in texts for ref in words.prompt]
+            parts = {id(part): part for part in found if part is not None}  # several dialects may name the same part
+            if not parts:
+                return None
+            return round(counted([*parts.values()], lambda text: count(text) * density, kin)) + files, how
         return round(sampled(body, count) * density * told.text / len(body)) + files, how
 
     def _ratio(self, seen: Observation, told: Asked) -> float:

@@ -1,6 +1,6 @@
 """The folder of everything llmtab keeps: ledger, key, config, caches.
 
-Knows the environment variable and the default. Must not know what lies in it.
+Knows the environment variables and the defaults. Must not know what lies in it.
 """
 
 import os
@@ -10,3 +10,16 @@ from pathlib import Path
 def home() -> Path:
     """`$LLMTAB_HOME`, else `~/.llmtab`."""
     return Path(os.environ.get("LLMTAB_HOME") or "~/.llmtab").expanduser()
+
+
+def config_place() -> Path:
+    """Where llmtab.yaml is, or would be: what `$LLMTAB_CONFIG` names, else `llmtab.yaml` in the home."""
+    named = os.environ.get("LLMTAB_CONFIG")
+    return Path(named).expanduser() if named else home() / "llmtab.yaml"
+
+
+def config_file() -> Path | None:
+    """The llmtab.yaml that holds where none is named; None where there is none. One that the environment names is given
+    even if it is not there: whoever reads it says so."""
+    place = config_place()
+    return place if os.environ.get("LLMTAB_CONFIG") or place.is_file() else None

@@ -8,6 +8,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from heapq import nsmallest
 from typing import Final
 
 from llmtab.cells import label
@@ -43,12 +44,12 @@ class Flights:
         self._known: dict[str, _Known] = {}
 
     def seen(self, exchanges: Collection[Exchange]) -> list[Flight]:
-        """The open calls as they are at this moment, oldest first; those past MOST as bare rows."""
-        first = sorted(exchanges, key=lambda exchange: exchange.call.began)
+        """The open calls as they are at this moment, oldest first; of those past MOST no more than that they are."""
+        first = nsmallest(MOST, exchanges, key=lambda exchange: exchange.call.began)
         self._known = {one.call.id: self._known[one.call.id] for one in first if one.call.id in self._known}
         peeks = PEEKS
         rows = []
-        for exchange in first[:MOST]:
+        for exchange in first:
             known = self._known.setdefault(exchange.call.id, _Known("-"))
             if known.model == "-":
                 known.model = _asked_model(exchange)
@@ -56,7 +57,8 @@ class Flights:
                 peeks -= 1
                 _peek(exchange, known)
             rows.append(_row(exchange, known))
-        return rows + [_bare(exchange) for exchange in first[MOST:]]
+        rows += [_bare(exchange) for exchange in first[-1:]] * (len(exchanges) - len(first))
+        return rows
 
 
 def _row(exchange: Exchange, known: _Known) -> Flight:

@@ -26,7 +26,7 @@ from llmtab.rows import Flight, Limit, call_row, cut, doubts, flight_row, groups
 from llmtab.screen import Screen
 from llmtab.totals import Totals
 
-__all__ = ["LiveTable", "Picture", "State", "plain", "render", "svg"]
+__all__ = ["LiveTable", "Picture", "State", "plain", "render", "summary", "svg", "text"]
 
 RECENT: Final = 100
 """Calls kept for the table; a screen seldom has room for more."""
@@ -181,6 +181,18 @@ def summary(state: State, width: int, now: datetime) -> list[str]:
         *_foot(state, width),
     ]
     return ["".join(cell.text for cell in row).rstrip() for row in rows]
+
+
+def text(state: State, now: datetime, width: int | None = None) -> str:
+    """The picture as text for standard output: of the terminal's size, with colours where they are wanted there;
+    `width`: how wide it is where there is no terminal."""
+    console = Console()
+    size = console.size
+    wide, high = (size.width, size.height) if console.is_terminal and width is None else (width or size.width, None)
+    console.width = wide
+    with console.capture() as drawn:
+        console.print(render(state, wide, now, high), end="")
+    return drawn.get()
 
 
 class LiveTable:

@@ -2,7 +2,7 @@
 
 Knows when mitmproxy calls what, and hands bytes, headers and times on. Must not know what they mean. Nothing here may
 harm the traffic: the stream tap swallows every error, hooks only read, and the one change to a request is taking off
-our labels.
+what was meant for us: labels, and who the client is to the proxy.
 """
 
 import asyncio
@@ -141,6 +141,7 @@ class Meter:
                     self._put_in_force(edited)
                 if self.desk.guard is not None:
                     self.desk.guard.tick(self.desk.calls)
+                    self._watchers.limits(self.desk.guard.bars())
                 self.batches.tick()
                 self.desk.tick()
                 self._watchers.tick(self.desk.setup.ledger, self.desk.calls.values(), self.desk.coverage)
@@ -263,7 +264,7 @@ class Meter:
         ident = new_id(int(began * 1e9))
         call = Call(
             ident, host, method, claim.path, began, headers, lambda: flow.request.raw_content, query, labels, client,
-            port=data.port,
+            server=(data.host, data.port),
         )  # fmt: skip
         self._ladder.climb(call, claim.binding.provider, user)
         return call

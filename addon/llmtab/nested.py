@@ -176,7 +176,7 @@ def is_loopback(address: str) -> bool:
 
 
 def _place(call: Call) -> Server:
-    return call.host.lower(), call.port
+    return call.server[0].lower(), call.server[1]
 
 
 def _has_figures(lines: Sequence[Line]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from llmtab import documents, environment
-from llmtab.home import home
+from llmtab.home import config_file, home
 
 MITMPROXY: Final = Path("~/.mitmproxy/config.yaml")
 HIDDEN: Final = "***"
@@ -75,10 +75,7 @@ def file_values(path: Path | None) -> Iterator[Value]:
 
 def config_path(option: str) -> Path | None:
     """The llmtab.yaml that holds: the one named, else the usual one if it is there."""
-    if option:
-        return Path(option).expanduser()
-    usual = home() / "llmtab.yaml"
-    return usual if usual.is_file() else None
+    return Path(option).expanduser() if option else config_file()
 
 
 def _leaves(value: Any, loc: Loc) -> Iterator[tuple[Loc, Any]]:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from llmtab.events import parse
 from llmtab.extract import Reading
@@ -19,7 +19,7 @@ from llmtab.wire.decoding import decode_all
 from llmtab.wire.scan import frames
 from llmtab.wire.sniffing import sniff
 
-LOOKED: Final = 512 * 1024
+LOOKED: Final = 256 * 1024
 """Decoded bytes of one answer whose events are all parsed; of a longer one slices are, together as long."""
 SLICES: Final = 16
 KEPT: Final = 8
@@ -35,25 +35,31 @@ _ENDS: Final[Mapping[str, tuple[bytes, ...]]] = {"sse": (b"\n\n", b"\r\n\r\n", b
 
 class Sampler:
     """Slices of a stream that goes by in pieces: its beginning and some of the rest, at most KEPT of SLICE bytes,
-    however long it gets. `total`: decoded bytes of a coded stream, counted by who feeds it (0: it is not coded)."""
+    however long it gets. `total`: decoded bytes, where the stream is `coded`: then it has to be shown every piece."""
 
-    __slots__ = ("_stride", "slices", "total")
+    __slots__ = ("_coded", "_look", "_stride", "slices", "total")
 
-    def __init__(self) -> None:
+    def __init__(self, *, coded: bool = False) -> None:
         self.total = 0
         self.slices: list[bytearray] = [bytearray()]
+        self._coded = coded
         self._stride = 16 * SLICE
+        self._look = 0
 
     def take(self, piece: bytes, at: int) -> int:
-        """A piece at wire position `at`; returns from which position on the next one is wanted."""
+        """A piece, `at` bytes of the wire having come; returns at how many the next one is wanted."""
+        if self._coded:
+            self.total += len(piece)
+            if at < self._look:
+                return 0
         kept = self.slices[-1]
         kept += piece[: SLICE - len(kept)]
-        if len(kept) < SLICE:
-            return 0
-        if len(self.slices) == KEPT:
-            self.slices, self._stride = self.slices[::2], self._stride * 2
-        self.slices.append(bytearray())
-        return at + self._stride
+        if len(kept) == SLICE:
+            if len(self.slices) == KEPT:
+                self.slices, self._stride = self.slices[::2], self._stride * 2
+            self.slices.append(bytearray())
+            self._look = at + self._stride
+        return 0 if self._coded else self._look
 
 
 @dataclass(slots=True)
@@ -68,6 +74,22 @@ class Passed:
     sample: Sampler | None = None
     size: int = 0
     """Bytes of the whole stream on the wire, where it is sampled."""
+
+
+class Head(Protocol):
+    """The answer's head: its status (None: no answer came) and headers by lower-case name."""
+
+    status: int | None
+    headers: Mapping[str, str]
+
+
+def keep(head: Head, chunks: list[bytes], kind: str, sample: Sampler | None, size: int) -> Passed | None:
+    """What an estimate is made from; None for an error's answer, which costs nothing. `kind`: `http` where the body's
+    framing is not known."""
+    if head.status is None or head.status >= 400:
+        return None
+    coding, media_type = head.headers.get("content-encoding", ""), head.headers.get("content-type", "")
+    return Passed(chunks, coding, media_type, "" if kind == "http" else kind, sample, size)
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from threading import Thread
 from typing import Final, NamedTuple
 
+from llmtab.config import Config
 from llmtab.pricing.compare import diff
 from llmtab.profiles import Profiles
 from llmtab.setup import Setup
@@ -100,7 +101,16 @@ class Reloader:
 
 def _changes(old: Setup, new: Contents) -> list[str]:
     """What the edit did, a line each."""
-    return [f"prices: {line}" for line in diff(old.prices, new.prices)] + _moved(old.profiles, new.profiles)
+    prices = [f"prices: {line}" for line in diff(old.prices, new.prices)]
+    return prices + _moved(old.profiles, new.profiles) + _said(old.config, new.config)
+
+
+def _said(old: Config, new: Config) -> list[str]:
+    """Sections of llmtab.yaml that say something else now, and the names of keys."""
+    names = sorted(old.sections.keys() | new.sections.keys())
+    changed = [name for name in names if old.sections.get(name) != new.sections.get(name)]
+    changed += ["names of keys"] if old.key_names != new.key_names else []
+    return [f"config: changed {name}" for name in changed]
 
 
 def _moved(old: Profiles, new: Profiles) -> list[str]:

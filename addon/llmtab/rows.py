@@ -174,6 +174,7 @@ def groups(totals: Totals, width: int, most: int) -> list[Row]:
     )
     if not ranked:
         return []
+    most += len(ranked) == most + 1  # the last one takes no more room than a line that says there is one more
     said = total_row("", totals.total)
     grid = Grid([column for column in TOTALS if column.name not in _SELDOM or said[column.name].text], width)
     rows = [

@@ -19,6 +19,10 @@ LATE: Final = frozenset({"model", "body", "system", "tools"})
 """What is known, or cheap to read, only when the call is over."""
 
 
+LARGEST: Final = 10**18
+"""Python refuses to write numbers of thousands of digits."""
+
+
 class Asked:
     """A call as the ladder sees it. `models` and `request` (the body's JSON) are there when it is over."""
 
@@ -128,7 +132,7 @@ def _in_network(said: str | Sequence[str]) -> Test:
 
 
 def scalar(value: Any) -> str | None:
-    """A text or number of a body as text; None for everything else."""
+    """A text or whole number of a body as text; None for everything else, numbers that nobody means among it."""
     if type(value) is str:
         return value
-    return str(value) if type(value) is int else None
+    return str(value) if type(value) is int and abs(value) < LARGEST else None

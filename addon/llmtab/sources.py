@@ -12,7 +12,7 @@ from typing import NamedTuple
 from llmtab import keynames
 from llmtab.config import Config
 from llmtab.config import load as load_config
-from llmtab.home import home
+from llmtab.home import config_file, config_place
 from llmtab.pricing import PriceBook, default_path
 from llmtab.profiles import Profiles
 
@@ -40,8 +40,7 @@ class Sources:
     def read(self) -> Contents:
         """Everything read and checked. Raises ConfigError (a ValueError) or OSError with one clear line."""
         stamp = self.stamp()
-        usual = home() / "llmtab.yaml"
-        config = load_config(self.config or (usual if usual.is_file() else None))
+        config = load_config(self.config or config_file())
         profiles = Profiles.load(self.profiles, config.profile_specs)
         prices = PriceBook.load(
             extra=self.pricing, overrides=config.pricing, overrides_path=config.path or "llmtab.yaml"
@@ -51,7 +50,7 @@ class Sources:
 
     def stamp(self, folders: Sequence[Path] = ()) -> Stamp:
         """How the files look now. `folders`: those that llmtab.yaml names."""
-        named = self.config or home() / "llmtab.yaml"
+        named = self.config or config_place()
         return stamps([default_path(), *self.pricing, named, *self.profiles, keynames.usual()]) + stamps(folders)
 
 

@@ -88,10 +88,10 @@ def run(args: argparse.Namespace) -> int:
 def open_book(args: argparse.Namespace, *more: Path) -> "PriceBook":
     """The tables of `--config`, then of `--pricing` and `more` (the last one first), over the shipped one."""
     from llmtab.config import load
+    from llmtab.home import config_file
     from llmtab.pricing import PriceBook
 
-    usual = default_ledger().with_name("llmtab.yaml")
-    config = load(args.config or (usual if usual.is_file() else None))
+    config = load(args.config or config_file())
     extra = [*args.pricing, *more]
     return PriceBook.load(extra=extra, overrides=config.pricing, overrides_path=config.path or "llmtab.yaml")
 

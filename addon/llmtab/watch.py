@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from llmtab.exchange import Exchange
     from llmtab.inflight import Flights
     from llmtab.live import LiveTable, State
-    from llmtab.rows import Limit
 
 log = logging.getLogger("llmtab")
 
@@ -94,7 +94,7 @@ class Watchers:
             for line in lines:
                 if self._state is not None:
                     self._state.add(line)
-                if self._plain is not None:
+                if self._plain is not None and "batch" not in line:  # a file of 100,000 items is one sentence there
                     log.info("%s", self._plain(line))
         except Exception:
             self._trouble()
@@ -118,10 +118,12 @@ class Watchers:
         else:
             self._notes.pop(topic, None)
 
-    def limits(self, rows: "Sequence[Limit]") -> None:
-        """The budgets' bars, as the table shows them from now on."""
+    def limits(self, rows: Sequence[tuple[str, Decimal, Decimal]]) -> None:
+        """The budgets' bars, as the table shows them from now on: label, spent, limit (USD)."""
         if self._state is not None:
-            self._state.set_limits(rows)
+            from llmtab.rows import Limit
+
+            self._state.set_limits([Limit(*row) for row in rows])
 
     def tick(self, ledger: Any, calls: "Collection[Exchange]", coverage: "Coverage") -> None:
         """Once a second: redraw if something changed. `calls`: those under way."""

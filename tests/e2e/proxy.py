@@ -90,7 +90,7 @@ class Proxy:
         termios.tcsetwinsize(its, (HEIGHT, WIDTH))
         environment = self.environment | {"TERM": "xterm-256color", "COLUMNS": "", "LINES": ""}
         self.process = subprocess.Popen(self.command, stdin=its, stdout=its, stderr=its, env=environment)
-        self._tty = os.ttyname(its)
+        self._tty, self._keys = os.ttyname(its), ours
         os.close(its)
         log = self.log.open("wb", buffering=0)
 
@@ -103,6 +103,10 @@ class Proxy:
             os.close(ours)
 
         threading.Thread(target=copy, daemon=True).start()
+
+    def type(self, text: str) -> None:
+        """Keys on that terminal."""
+        os.write(self._keys, text.encode())
 
     def stick(self) -> None:
         """From here on the terminal takes nothing more, as after Ctrl-S: its buffer is filled, and nobody reads it."""

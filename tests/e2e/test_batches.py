@@ -213,3 +213,18 @@ def test_with_fsync_always_the_end_waits_for_the_items(
     serve(upstream, "file-synced", whole(file))
     fetch(proxy, "file-synced")
     assert len(proxy.lines()) == ITEMS
+
+
+def test_nothing_of_an_item_is_written_but_its_facts(own: Proxy, upstream: Upstream) -> None:
+    """No text, no name of the client's, no error message: not on the ledger, nor in notes or logs, whole or held."""
+    failed = chat(2, response=None, error={"code": "private code", "message": "private"})
+    data = jsonl([chat(0, "private text"), chat(1, "private"), failed, chat(3, "private")])
+    serve(upstream, "file-secret", whole(data))
+    fetch(own, "file-secret")
+    serve(upstream, "file-secret-2", part(data, 100, len(data)))
+    fetch(own, "file-secret-2")
+    own.settled(4)
+    own.stop()
+    assert len(own.lines()) == 7
+    written = {path.name: path.read_bytes() for path in own.folder.rglob("*") if path.is_file()}
+    assert [name for name, text in written.items() if b"private" in text] == []

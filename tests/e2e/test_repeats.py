@@ -1,15 +1,17 @@
 """Stored answers read again, and gateways whose upstream crosses the proxy as well: each call is counted once."""
 
+import http.client
 import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from proxy import Proxy
-from upstream import Upstream, reply
+from proxy import Proxy, free_port
+from upstream import Upstream, reply, stream
 
 RESPONSES = "https://api.openai.com/v1/responses"
 CHAT = "https://api.openai.com/v1/chat/completions"
@@ -62,16 +64,15 @@ def test_the_same_id_on_two_calls_is_two_calls(proxy: Proxy, upstream: Upstream)
 
 
 @contextmanager
-def gateway(proxy: Proxy, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[str]:
-    """A gateway on this machine that asks OpenAI through the same proxy; its URL."""
+def gateway(proxy: Any, change: Callable[[bytes], bytes] = bytes) -> Iterator[int]:
+    """A gateway on this machine that asks OpenAI through the proxy; its port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            answer = change(json.loads(proxy.call(CHAT, body).body))
-            data = json.dumps(answer).encode()
+            got = proxy.call(CHAT, self.rfile.read(int(self.headers["content-length"])))
+            data = change(got.body)
             self.send_response(200)
-            self.send_header("content-type", "application/json")
+            self.send_header("content-type", got.headers["content-type"])
             self.send_header("content-length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
@@ -83,34 +84,59 @@ def gateway(proxy: Proxy, change: Callable[[dict[str, Any]], dict[str, Any]]) ->
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}/v1/chat/completions"
+            yield server.server_port
         finally:
             server.shutdown()
             thread.join()
 
 
+def check_one_call(lines: list[dict[str, Any]]) -> None:
+    """The two lines of a gateway and its upstream: the inner one repeats the outer one."""
+    outer, inner = sorted(lines, key=lambda line: line["host"] == "api.openai.com")
+    assert outer["usage"]["total_tokens"] == 42
+    assert inner["repeat_of"] == outer["id"]
+    assert "usage" not in inner
+    assert "cost_lines" not in inner
+    assert (inner["cost_usd"], inner["cost_source"]) == (0, "not_billed")
+
+
 def test_a_gateway_and_its_upstream_are_one_call(proxy: Proxy, upstream: Upstream) -> None:
-    """The inner call's line repeats the outer one: no usage, no cost."""
-    upstream.on("POST api.openai.com/v1/chat/completions", reply(ANSWER))
-    with gateway(proxy, dict) as url:
-        for _ in range(3):
+    """The inner call's line repeats the outer one: no usage, no cost; whole answers and streams."""
+    events = [{**ANSWER, "object": "chat.completion.chunk", "usage": usage} for usage in (None, USAGE)]
+    with gateway(proxy) as port:
+        for answer in (reply(ANSWER), stream(*events, b"data: [DONE]\n\n"), reply(ANSWER)):
             proxy.mark()
-            proxy.call(url, {"model": "gpt-4o-mini", "messages": []})
-            outer, inner = sorted(proxy.settled(2), key=lambda line: line["host"] == "api.openai.com")
-            assert outer["usage"]["total_tokens"] == 42
-            assert inner["repeat_of"] == outer["id"]
-            assert "usage" not in inner and "cost_lines" not in inner
-            assert (inner["cost_usd"], inner["cost_source"]) == (0, "not_billed")
+            upstream.on("POST api.openai.com/v1/chat/completions", answer)
+            asked = {"model": "gpt-4o-mini", "messages": [], "stream": answer.framing == "chunked"}
+            proxy.call(f"http://127.0.0.1:{port}/v1/chat/completions", asked)
+            check_one_call(proxy.settled(2))
+
+
+def test_a_gateway_behind_a_reverse_proxy(start: Callable[..., Proxy], upstream: Upstream) -> None:
+    """The application asks the proxy as if it were the gateway, the gateway asks its upstream through the same one."""
+    upstream.on("POST api.openai.com/v1/chat/completions", reply(ANSWER))
+    found: list[Proxy] = []
+    with gateway(SimpleNamespace(call=lambda *how: found[0].call(*how))) as port:
+        door = free_port()
+        found.append(start("--mode", "regular", "--mode", f"reverse:http://127.0.0.1:{port}@{door}"))
+        body = json.dumps({"model": "gpt-4o-mini", "messages": []})
+        connection = http.client.HTTPConnection("localhost", door, timeout=10)
+        connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+        assert json.loads(connection.getresponse().read())["id"] == "chatcmpl-N1"
+        connection.close()
+        check_one_call(found[0].settled(2))
 
 
 @pytest.mark.parametrize(
-    "change", [{"id": "chatcmpl-N2"}, {"model": "gpt-4o"}, {"usage": {**USAGE, "prompt_tokens": 31}}]
+    "change",
+    [(b"chatcmpl-N1", b"chatcmpl-N2"), (b"gpt-4o-mini-2024-07-18", b"gpt-4o-2024-11-20"), (b": 30", b": 31")],
+    ids=["id", "model", "counter"],
 )
 def test_a_gateway_that_says_otherwise_is_another_call(
-    proxy: Proxy, upstream: Upstream, change: dict[str, Any]
+    proxy: Proxy, upstream: Upstream, change: tuple[bytes, bytes]
 ) -> None:
     """Where id, model or one counter differ, both calls keep their figures."""
     upstream.on("POST api.openai.com/v1/chat/completions", reply(ANSWER))
-    with gateway(proxy, lambda answer: answer | change) as url:
-        proxy.call(url, {"model": "gpt-4o-mini", "messages": []})
+    with gateway(proxy, lambda body: body.replace(*change)) as port:
+        proxy.call(f"http://127.0.0.1:{port}/v1/chat/completions", {"model": "gpt-4o-mini", "messages": []})
         assert all("usage" in line and "repeat_of" not in line for line in proxy.settled(2))

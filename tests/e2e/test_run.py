@@ -273,3 +273,50 @@ def test_openai_from_a_cold_start_in_two_seconds(machine: Machine, upstream: Ups
     assert best < 2.0, best
     assert {line["cost_usd"] for line in machine.lines()} == {done.bill["cost_usd"]}
     assert isinstance(done.bill["cost_usd"], Decimal)
+
+
+def test_a_budget_is_a_hard_stop(machine: Machine, upstream: Upstream) -> None:
+    """--budget: the call that would go beyond it is refused and never leaves; the next run starts afresh."""
+    usage = {"prompt_tokens": 8, "completion_tokens": 100, "total_tokens": 108}
+    upstream.on(OPENAI, reply({**CHAT, "usage": usage}))
+    code = f"""{CALL}
+import urllib.error
+for number in range(50):
+    try:
+        call('https://api.openai.com/v1/chat/completions', {{**{ASKED!r}, "max_tokens": 100}})
+    except urllib.error.HTTPError as error:
+        print(number, error.code)
+        break
+"""
+    before = len(upstream.seen)
+    done = machine.run(*python(code), options=["--budget", "0.001"])
+    number, status = map(int, done.out.split())
+    assert (status, 1 <= number < 50) == (429, True), done.err
+    assert len(upstream.seen) - before == number
+    assert Decimal(0) < done.bill["cost_usd"] <= Decimal("0.001")
+    assert done.bill["failed"] == {"refused": 1}
+    again = machine.run(*python(TO_OPENAI), options=["--budget", "0.10"])
+    assert (again.status, again.bill["calls"]) == (0, 1), again.err
+
+
+def test_doctor_makes_a_call(machine: Machine) -> None:
+    """`llmtab doctor` sends one call through a real proxy, TLS on both sides, and finds it on a ledger; the user's own
+    ledger is not touched."""
+    done = machine.llmtab("doctor", "--json")
+    assert done.status == 0, done.out + done.err
+    [call] = [finding for finding in json.loads(done.out) if finding["topic"] == "call"]
+    assert call["grade"] == "ok", call
+    assert machine.lines() == []
+
+
+def test_doctor_names_what_stops_a_call(machine: Machine) -> None:
+    """Where no proxy can start (here: a CA that is no certificate) the test call says why, and the status is 1."""
+    conf = machine.folder / ".mitmproxy"
+    conf.unlink()
+    conf.mkdir()
+    (conf / "mitmproxy-ca.pem").write_text("nonsense")
+    (conf / "mitmproxy-ca-cert.pem").write_text("nonsense")
+    done = machine.llmtab("doctor")
+    assert done.status == 1
+    assert "is no certificate" in done.out
+    assert "a test call through the proxy failed" in done.out

@@ -39,7 +39,9 @@ def one(lines: list[str]) -> str:
     return lines[0]
 
 
-@pytest.mark.parametrize("option", ["llmtab_intercept=some", "llmtab_table=maybe", "llmtab_fsync=never"])
+@pytest.mark.parametrize(
+    "option", ["llmtab_intercept=some", "llmtab_table=maybe", "llmtab_fsync=never", "llmtab_by=Two words"]
+)
 def test_a_bad_value_stops_the_start(option: str, tmp_path: Path, conf: Path) -> None:
     """A value that an option does not know: one line with the option, the value and what was expected."""
     line = one(failed(tmp_path, conf, "--set", f"llmtab_ledger={tmp_path}/l.jsonl", "--set", option))

@@ -113,6 +113,22 @@ def test_mitmweb_answers_the_commands(upstream: Upstream, conf: Path, tmp_path: 
     assert "─" * 20 not in proxy.output()
 
 
+def test_the_console_answers_the_commands(upstream: Upstream, conf: Path, tmp_path: Path) -> None:
+    """In mitmproxy's console the commands are typed behind a colon, and open what they tell; no table is drawn."""
+    proxy = Proxy(upstream, tmp_path, conf=conf)
+    proxy.command[2] = proxy.command[2].replace("mitmdump", "mitmproxy")
+    proxy.terminal = True
+    upstream.on("POST api.openai.com/v1/chat/completions", reply({"error": {"type": "tokens"}}, 429))
+    with proxy:
+        until(lambda: "llmtab meters" in proxy.output(), "the status line", proxy.output)
+        proxy.call(CHAT, {"model": "gpt-from-tomorrow"})
+        proxy.settled(1)
+        proxy.type(":llmtab.tail\r")
+        until(lambda: "error rate_limited" in proxy.output(), "the last calls", proxy.output)
+        proxy.type("q:llmtab.summary\r")
+        until(lambda: re.search(r"1 call\b", proxy.output()) is not None, "the sums", proxy.output)
+
+
 def test_a_call_in_flight_is_on_the_screen(upstream: Upstream, conf: Path, tmp_path: Path) -> None:
     """While a stream runs, its row shows what has come so far; when it is over, the line takes its place. Grouped by
     the word that was asked for."""

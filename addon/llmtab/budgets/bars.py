@@ -19,13 +19,12 @@ MOST: Final = 200
 
 
 class Bar(NamedTuple):
-    """`label`: the limit's name and its bucket; `spent` and `limit` in `unit`; `soft`: where marking begins."""
+    """`label`: the limit's name and its bucket; `spent` and `limit` in `unit`."""
 
     label: str
     spent: Decimal
     limit: Decimal
     unit: str
-    soft: Decimal | None = None
 
 
 def bars(limits: Limits, store: Store, now: float) -> list[Bar]:
@@ -36,7 +35,6 @@ def bars(limits: Limits, store: Store, now: float) -> list[Bar]:
             number(state.spent, limit.unit),
             number(limit.amount, limit.unit),
             limit.unit,
-            None if limit.soft is None else number(limit.soft, limit.unit),
         )
         for limit, key, state in rows_of(limits, store, now)
     ]
@@ -45,9 +43,12 @@ def bars(limits: Limits, store: Store, now: float) -> list[Bar]:
 
 def rows_of(limits: Limits, store: Store, now: float) -> Iterable[tuple[Limit, str, State]]:
     """(limit, bucket, state) of every bucket with anything in it now."""
+    keys: dict[str, list[str]] = {limit.name: [] for limit in limits.all}
+    for name, key in store.places():
+        if name in keys:
+            keys[name].append(key)
     for limit in limits.all:
-        keys = store.keys(limit) if limit.per else [""]
-        for key in keys:
+        for key in keys[limit.name] if limit.per else [""]:
             state = store.state(limit, key, now)
             if state.spent or state.reserved or not limit.per:
                 yield limit, key, state

@@ -4,7 +4,7 @@ Knows the keys of a line. Must not know where spending is kept. The proxy, a res
 all count by it, so none of them can disagree with the ledger.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -45,6 +45,18 @@ def counted_at(line: Line) -> float:
         return datetime.fromisoformat((line.get("budget") or {}).get("at") or line["time"]).timestamp()
     except (KeyError, TypeError, OverflowError):
         raise ValueError("a line without a time") from None
+
+
+def calls[L: Mapping[str, Any]](lines: Iterable[L]) -> Iterator[list[L]]:
+    """Each main line with its sub-lines."""
+    call: list[L] = []
+    for line in lines:
+        if call and "parent" not in line:
+            yield call
+            call = []
+        call.append(line)
+    if call:
+        yield call
 
 
 def charges(limits: Limits, lines: Sequence[Line], at: float, *, own: bool = True) -> list[Need]:

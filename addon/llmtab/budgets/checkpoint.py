@@ -19,6 +19,8 @@ from llmtab.budgets.store import Bucket, Embedded
 log = logging.getLogger("llmtab")
 
 FORMAT: Final = 1
+FRESH: Final = 30.0
+"""Seconds for which a picture still tells what is reserved."""
 
 
 def checkpoint_path(ledger: Path) -> Path:
@@ -50,9 +52,9 @@ def save(path: Path, limits: Limits, shot: Mapping[str, Any]) -> None:
             temporary.unlink()
 
 
-def load(path: Path, limits: Limits, store: Embedded) -> Place | None:
+def load(path: Path, limits: Limits, store: Embedded, now: float | None = None) -> Place | None:
     """The store filled from a checkpoint, and the place to go on from. None, and nothing filled, where there is none
-    or it was made for other limits."""
+    or it was made for other limits. `now`: for onlookers, who see what was reserved as well if that was just now."""
     try:
         found = json.loads(path.read_bytes())
         named = {limit.name: limit for limit in limits.all}
@@ -61,9 +63,10 @@ def load(path: Path, limits: Limits, store: Embedded) -> Place | None:
         )
         if not fits:
             return None
+        fresh = now is not None and abs(now - found["at"]) < FRESH
         buckets = [
-            _bucket(named[name], key, start, (spent, carried, bins))
-            for name, key, start, spent, _, carried, bins in found["buckets"]
+            _bucket(named[name], key, start, (spent, reserved if fresh else 0, carried, bins))
+            for name, key, start, spent, reserved, carried, bins in found["buckets"]
             if name in named
         ]
         for bucket in buckets:
@@ -73,11 +76,11 @@ def load(path: Path, limits: Limits, store: Embedded) -> Place | None:
         return None
 
 
-def _bucket(limit: Limit, key: str, start: float, held: tuple[int, int, Any]) -> Bucket:
+def _bucket(limit: Limit, key: str, start: float, held: tuple[int, int, int, Any]) -> Bucket:
     begin, end = limit.window.at(start)
     bucket = Bucket(limit, key, begin, end)
-    bucket.spent, bucket.carried = held[0], held[1]
+    bucket.spent, bucket.reserved, bucket.carried, bins = held
     if bucket.bins is not None:
-        bucket.bins = {float(at): amount for at, amount in held[2] or ()}
+        bucket.bins = {float(at): amount for at, amount in bins or ()}
         bucket.slide(start)
     return bucket

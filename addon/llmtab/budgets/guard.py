@@ -5,12 +5,15 @@ no budgets there is no guard.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from time import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from llmtab.alerts import Alerts
-from llmtab.budgets.bars import Bar, bars
+from llmtab.budgets.amounts import USD
+from llmtab.budgets.bars import bars
+from llmtab.budgets.charges import calls
 from llmtab.budgets.gate import Gate, Gone
 from llmtab.budgets.keeper import Keeper
 from llmtab.budgets.notices import Notices
@@ -20,11 +23,16 @@ from llmtab.budgets.store import Store
 from llmtab.exchange import Exchange
 from llmtab.setup import Setup
 
+if TYPE_CHECKING:
+    from llmtab.budgets.redis_store import RedisStore
+
 log = logging.getLogger("llmtab")
 
 ROLES: Final = frozenset({"billed", "by_shape"})
 SOCKET: Final = "WS "
+FEW: Final = 50
 
+type Row = tuple[str, Decimal, Decimal]
 type Lines = list[dict[str, Any]]
 
 
@@ -55,16 +63,18 @@ class Guard:
         self.began = began
         self._alerts = Alerts(setup.config.sections.get("alerts") or {})
         self._keeper: Keeper | None = None
-        self._before: Guard | None = None
+        self._shared: RedisStore | None = None
         store: Store
         if said.store is not None:
-            from llmtab.budgets.redis_store import RedisStore  # the extra `redis`
+            from llmtab.budgets import redis_store  # the extra `redis`
 
-            store = RedisStore(said.store, setup.ledger.writer)
+            store = self._shared = redis_store.RedisStore(said.store, setup.ledger.writer)
         else:
             self._keeper = Keeper(setup.ledger.path, setup.ledger.writer, said.limits)
             self._keeper.start()
             store = self._keeper.store
+        self._bars: Sequence[Row] = ()
+        self._look_at = 0.0
         self.gate = Gate(said, store, Notices(self._alerts.send))
 
     def install(self, meter: Any, state: str, make: Callable[[int, bytes, dict[str, str]], Any]) -> None:
@@ -86,13 +96,16 @@ class Guard:
         if self._keeper is not None and not self._keeper.open:
             await self._keeper.ready()
             self._opened()
+        if self._shared is not None:
+            shared, self._shared = self._shared, None
+            await shared.recover(self.setup.ledger.path, self.gate.policy.limits)
         prices = self.setup.prices
         return await self.gate.decide(exchange.call, exchange.claim, length, prices, header=header, gone=gone)
 
     def settle(self, lines: Lines) -> None:
         """Lines that are about to be written: what they spent is counted, soft limits are marked on them."""
         seq = self.setup.ledger.seq
-        for call in _calls(lines):
+        for call in calls(lines):
             if self._keeper is None or self._keeper.open:
                 self.gate.settle(call, seq)
                 if self._keeper is not None:
@@ -101,16 +114,16 @@ class Guard:
                 self.gate.forget(call[0]["id"])  # the ledger will tell
             seq += len(call)
 
-    def tick(self, calls: Mapping[str, Exchange]) -> None:
-        """About once a second. `calls`: those under way."""
+    def tick(self, running: Mapping[str, Exchange]) -> None:
+        """About once a second. `running`: calls under way, by id."""
         now = time()
         if self._keeper is not None:
             if not self._keeper.open:
                 if not self._keeper.counted:
                     return
                 self._opened()
-            self._keeper.tick(now)
-        self.gate.tick(calls, now)
+            self._keeper.tick(now, busy=self.gate.under_way > 0)
+        self.gate.tick(running, now)
 
     def _opened(self) -> None:
         """The ledger is counted: from here on decisions hold."""
@@ -118,9 +131,14 @@ class Guard:
             self._keeper.finish()
             self.gate.adopt()
 
-    def bars(self) -> list[Bar]:
-        """(label, spent, limit) of every limit and caller, fullest first."""
-        return bars(self.gate.policy.limits, self.gate.store, time())
+    def bars(self) -> Sequence[Row]:
+        """(label, spent, limit) in USD of every limit on money and every caller, fullest first."""
+        now = time()
+        if (self._keeper is None or self._keeper.open) and now >= self._look_at:
+            found = bars(self.gate.policy.limits, self.gate.store, now)
+            self._bars = [(bar.label, bar.spent, bar.limit) for bar in found if bar.unit == USD]
+            self._look_at = now + (1 if len(self._bars) < FEW else 10)  # many callers take milliseconds
+        return self._bars
 
     def give_way(self, new: "Guard | None") -> None:
         """Another guard takes over: calls under way are its business from here on."""
@@ -136,15 +154,3 @@ class Guard:
             self._keeper.close()
         self.gate.store.close()
         self._alerts.close()
-
-
-def _calls(lines: Lines) -> Iterator[Lines]:
-    """Each main line with its sub-lines."""
-    call: Lines = []
-    for line in lines:
-        if call and "parent" not in line:
-            yield call
-            call = []
-        call.append(line)
-    if call:
-        yield call

@@ -78,10 +78,11 @@ class Keeper:
         self.place.seqs[self._writer] = seq + lines - 1
         self._dirty = True
 
-    def tick(self, now: float) -> None:
-        """About once a second: count what others wrote, save now and then."""
+    def tick(self, now: float, *, busy: bool = False) -> None:
+        """About once a second: count what others wrote, save now and then. `busy`: calls are under way."""
         if self._others is None:
             return
+        self._dirty |= busy
         for line in self._others.poll():
             self._counter.add(line)
             self._dirty = True

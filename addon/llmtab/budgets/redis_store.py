@@ -15,10 +15,11 @@ from pathlib import Path
 from time import time
 from typing import Any, Final
 
-from llmtab.budgets.charges import Need
-from llmtab.budgets.limits import Limit, seconds
+from llmtab.budgets.charges import Need, calls, charges, counted_at
+from llmtab.budgets.limits import Limit, Limits, seconds
 from llmtab.budgets.store import LEASE, Denied, Embedded, State, Verdict, worst_of
 from llmtab.budgets.windows import EVER
+from llmtab.ledger_read import recent
 
 log = logging.getLogger("llmtab")
 
@@ -28,6 +29,7 @@ BATCH: Final = 64
 PAUSE: Final = 1.0
 """Seconds for which a server that did not answer is left alone."""
 KNOWN: Final = 50_000
+LONGEST: Final = 2**62
 _SCRIPTS: Final = ("reserve", "settle", "extend", "renew")
 
 type Job = tuple[str, list[str], list[Need], float]
@@ -44,7 +46,7 @@ class RedisStore:
         except ImportError:
             raise ValueError("budgets.store.redis needs the package redis: pip install 'llmtab[redis]'") from None
         patience = seconds(spec.get("timeout") or "1s")
-        self._errors: Final = (RedisError, OSError, TimeoutError)
+        self.errors: Final = (RedisError, OSError, TimeoutError)
         self._client: Any = redis.Redis.from_url(
             spec["redis"], socket_timeout=patience, socket_connect_timeout=patience, health_check_interval=30
         )
@@ -79,7 +81,7 @@ class RedisStore:
                 if word != "clock":
                     break
                 now = told
-        except self._errors as error:
+        except self.errors as error:
             self._lost(error)
             return self._by_itself(ident, needs, at)
         self._found()
@@ -137,8 +139,8 @@ class RedisStore:
             return State(0, 0, 0, start, end)
         return known
 
-    def keys(self, limit: Limit) -> list[str]:
-        return [key for name, key in self._seen if name == limit.name]
+    def places(self) -> list[tuple[str, str]]:
+        return [*self._seen]
 
     def tick(self, now: float) -> None:
         if self._over:
@@ -149,6 +151,46 @@ class RedisStore:
         """What is queued gets a moment where a loop runs; the leases end the rest."""
         if self._worker is not None:
             self._send("", [], [], 0.0)
+
+    async def recover(self, path: Path, limits: Limits) -> None:
+        """Lines that a proxy wrote to the ledger at `path` and crashed before it could settle them are settled now."""
+        lines = await asyncio.to_thread(lambda: [*recent(path)])
+        last: dict[str, int] = {}
+        try:
+            for writer in {str(line.get("writer")) for line in lines} - {self._writer}:
+                last[writer] = int(await self._client.get(f"{self._prefix}:w:{writer}") or LONGEST)
+        except self.errors as error:
+            self._lost(error)
+            return
+        for call in calls(lines):
+            writer, seq = str(call[0].get("writer")), call[0].get("seq", 0)
+            if seq > last.get(writer, LONGEST):
+                at = counted_at(call[0])
+                text = json.dumps([_charge(self._prefix, need, at) for need in charges(limits, call, at, own=False)])
+                self._send("settle", [str(call[0].get("id")), writer, str(seq), text], [], at)
+
+    # -- for onlookers -------------------------------------------------------------------------------------------------
+
+    async def callers(self, limit: Limit) -> list[str]:
+        """The callers of whom the server knows anything."""
+        start = f"{self._prefix}:b:{limit.name}:"
+        found: set[str] = set()
+        async for raw in self._client.scan_iter(match=_literal(start) + "*", count=1000):
+            key = raw.decode().removeprefix(start)
+            found.add(key if limit.window.sliding else key.rpartition(":")[0])
+        return sorted(found)
+
+    async def look(self, limit: Limit, key: str, now: float) -> State:
+        """A bucket as the server has it: a need of nothing from a limit that refuses nobody, given back at once."""
+        idle = Need(replace(limit, hard=False), key, 0)
+        answer = await self._run["reserve"](
+            args=[self._prefix, "", LEASE, json.dumps([_need(self._prefix, idle, now)])]
+        )
+        await self._run["renew"](args=[self._prefix, str(LEASE), "[]", '[""]'])
+        return _state(answer[2][0])
+
+    async def disconnect(self) -> None:
+        await self._client.aclose()
 
     # -- the connection ------------------------------------------------------------------------------------------------
 
@@ -179,7 +221,7 @@ class RedisStore:
                 batch = batch[: next((i for i, job in enumerate(batch) if job[0] == ""), len(batch))]
                 try:
                     await self._deliver(batch)
-                except self._errors as error:
+                except self.errors as error:
                     self._lost(error)
                     await asyncio.sleep(PAUSE)
                     continue
@@ -218,8 +260,31 @@ class RedisStore:
             self._retry_at, self._alone = 0.0, None
 
 
+async def shared(spec: Mapping[str, Any], limits: Limits, now: float) -> list[tuple[Limit, str, State]]:
+    """(limit, bucket, state) of all that the server holds now, for onlookers. Raises OSError."""
+    store = RedisStore(spec, "")
+    found: list[tuple[Limit, str, State]] = []
+    try:
+        for limit in limits.all:
+            keys = await store.callers(limit) if limit.per else [""]
+            for key in keys:
+                state = await store.look(limit, key, now)
+                if state.spent or state.reserved or not limit.per:
+                    found.append((limit, key, state))
+    except store.errors as error:
+        raise OSError(f"the budgets' store cannot be read: {error}") from None
+    finally:
+        await store.disconnect()
+    return found
+
+
 def _source(name: str) -> str:
     return Path(__file__).with_name(f"{name}.lua").read_text()
+
+
+def _literal(text: str) -> str:
+    """A name in a pattern of Redis, taken as it is."""
+    return "".join(f"\\{char}" if char in "*?[]^\\" else char for char in text)
 
 
 def _base(prefix: str, need: Need) -> str:

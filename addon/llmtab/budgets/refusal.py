@@ -21,7 +21,6 @@ PATIENT: Final = 60.0
 BUSY: Final = 1
 SLOT: Final = "{message}"
 DEFAULT: Final[Mapping[str, Any]] = {
-    "status": 429,
     "body": {"error": {"message": SLOT, "type": "rate_limit_error", "param": None, "code": "rate_limit_exceeded"}},
     "final": {
         "body": {"error": {"message": SLOT, "type": "insufficient_quota", "param": None, "code": "insufficient_quota"}}
@@ -49,7 +48,7 @@ def refusal(claim: Claim, denied: Denied, now: float) -> Refusal:
     wait = waiting(denied, now)
     final = wait is None or wait > PATIENT
     message = told(denied)
-    spec = {**DEFAULT, **_said(claim)}
+    spec = {"status": 429, **_said(claim)}
     if final:
         spec = {**spec, **(spec.get("final") or {})}
     headers = {
@@ -124,8 +123,7 @@ def _facts(denied: Denied) -> dict[str, Any]:
 
 def _said(claim: Claim) -> Mapping[str, Any]:
     dialects = claim.binding.dialects
-    found: Mapping[str, Any] | None = dialects[0].refusal if dialects else None
-    return found or {}
+    return (dialects[0].refusal if dialects else None) or DEFAULT
 
 
 def _json(value: Any, message: str) -> bytes:
@@ -142,11 +140,3 @@ def _filled(value: Any, message: str) -> Any:
     if isinstance(value, list):
         return [_filled(inside, message) for inside in value]
     return value
-
-
-def has_slot(body: Any) -> bool:
-    """Whether a body has a place for the message."""
-    if isinstance(body, str):
-        return SLOT in body
-    inside = body.values() if isinstance(body, Mapping) else body if isinstance(body, list) else ()
-    return any(has_slot(one) for one in inside)

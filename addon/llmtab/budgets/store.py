@@ -72,8 +72,8 @@ class Store(Protocol):
         """The bucket as far as this process knows."""
         ...
 
-    def keys(self, limit: Limit) -> list[str]:
-        """The buckets of a limit that this process knows."""
+    def places(self) -> list[tuple[str, str]]:
+        """(limit's name, bucket) of all that this process knows."""
         ...
 
     def tick(self, now: float) -> None:
@@ -212,8 +212,8 @@ class Embedded:
     def state(self, limit: Limit, key: str, at: float) -> State:
         return self._bucket(limit, key, at).state()
 
-    def keys(self, limit: Limit) -> list[str]:
-        return [key for name, key in self._buckets if name == limit.name]
+    def places(self) -> list[tuple[str, str]]:
+        return [*self._buckets]
 
     def buckets(self) -> Iterator[Bucket]:
         """Every bucket that is kept, of each limit and caller the newest last."""
@@ -259,19 +259,16 @@ class Embedded:
             return newest
         start, end = limit.window.at(at)
         if newest is None or newest.end <= at:
-            before = (
-                newest
-                if newest is not None and newest.end == start
-                else self._past.get((*place, limit.window.at(start - 1)[0]))
-                if limit.burst
-                else None
-            )
-            made = Bucket(limit, key, start, end, before)
+            made = self._past.pop((*place, start), None) or Bucket(limit, key, start, end)
+            if limit.burst:
+                made.before = self._past.get((*place, limit.window.at(start - 1)[0]))
             if newest is not None:
+                if newest.end == start:
+                    made.before = newest
                 self._leave(newest)
-            self._buckets[place] = made
             if made.bins is not None:
                 made.slide(at)
+            self._buckets[place] = made
             return made
         found = self._past.get((*place, start))
         if found is None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmtab import clients
+from llmtab.authority import server
 from llmtab.doctor import Finding
 from llmtab.ledger_read import read
 from llmtab.private import PrivateProxy, arguments, own_environment
@@ -92,12 +93,9 @@ class _Provider:
     """Answers one CONNECT after the other on a free port of loopback, with a certificate of a CA of its own."""
 
     def __init__(self, folder: Path) -> None:
-        from mitmproxy.certs import CertStore
-
-        self.ca = folder / "provider-ca-cert.pem"
-        store = CertStore.from_store(folder, "provider", 2048)
+        self.ca, certificate = server(folder, HOST)
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(_chain(store, folder / "provider.pem"))
+        self._context.load_cert_chain(certificate)
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._server.getsockname()[1])
         self._thread = threading.Thread(target=self._serve, name="doctor-provider", daemon=True)
@@ -142,14 +140,3 @@ def _head(connection: socket.socket) -> bytes:
             raise ValueError("no request")
         said += data
     return said.partition(b"\r\n\r\n")[2]
-
-
-def _chain(store: Any, path: Path) -> Path:
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-    from cryptography.x509 import DNSName
-
-    entry = store.get_cert(HOST, [DNSName(HOST)])
-    path.touch(mode=0o600)
-    key = entry.privatekey.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    path.write_bytes(key + entry.cert.to_pem())
-    return path

@@ -5,10 +5,13 @@ answer: the dialects read that.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from llmtab.profiles.compiled import Dialect
-from llmtab.profiles.refs import Compiler, Scope, Slots, Test, pointer_parts, walk, walk_each
+from llmtab.profiles.generated import fast_marks
+from llmtab.profiles.refs import Compiler, Scope, Slots, pointer_parts, walk, walk_each
+
+RESULT, FAILED, SHAPES = 1, 2, 2
 
 type Parts = tuple[str, ...]
 
@@ -16,20 +19,23 @@ type Parts = tuple[str, ...]
 class Batch:
     """The batch results of one route. `each` is empty where the result is a file of one JSON object a line."""
 
-    __slots__ = ("_error_type", "_failed", "_id", "_key", "_request_id", "_results", "_shapes", "_status", "each")
+    __slots__ = (
+        "_dialects", "_error_type", "_fast", "_id", "_key", "_request_id", "_status", "_tests", "each",
+    )  # fmt: skip
 
     def __init__(self, spec: Mapping[str, Any], dialects: Sequence[Dialect]) -> None:
-        compiler = Compiler(Slots(), set())
         self.each = _pointers(spec.get("each"))
-        self._results = [compiler.test(where) for where in spec["results"]]
-        self._failed = [compiler.test(where) for where in spec.get("failed") or ()]
         self._id, self._key = _pointers(spec.get("id")), _pointers(spec.get("key"))
         self._status, self._request_id = _pointers(spec.get("status")), _pointers(spec.get("request_id"))
         self._error_type = _pointers(spec.get("error_type"))
-        tests = {name: compiler.test(where) for name, where in (spec.get("shapes") or {}).items()}
-        self._shapes = [(tests.get(dialect.name), dialect) for dialect in dialects]
-        if strange := tests.keys() - {dialect.name for dialect in dialects}:
+        shapes: Mapping[str, Any] = spec.get("shapes") or {}
+        if strange := shapes.keys() - {dialect.name for dialect in dialects}:
             raise ValueError(f"batch: shapes: {', '.join(sorted(strange))}: not among the dialects of this route")
+        self._dialects = dialects
+        groups = [spec["results"], spec.get("failed") or (), *([shapes.get(its.name, {})] for its in dialects)]
+        self._fast = fast_marks(*groups)
+        compiler = Compiler(Slots(), set())
+        self._tests = [[compiler.test(where) if where else _always for where in group] for group in groups]
 
     def items(self, document: Any) -> Iterator[Any]:
         """The items of a whole JSON document, in order."""
@@ -41,16 +47,26 @@ class Batch:
 
     def is_result(self, item: Any) -> bool:
         """Whether this is the result of one request of a batch, by its shape."""
-        return type(item) is dict and _holds(self._results, item)
+        return bool(self._marks(item) & RESULT)
 
     def has_failed(self, item: Any) -> bool:
         """Whether the request failed, was cancelled or expired: nobody is billed for those."""
         status = self.status(item)
-        return (status is not None and status >= 400) or _holds(self._failed, item)
+        return (status is not None and status >= 400) or bool(self._marks(item) & FAILED)
 
     def dialect(self, item: Any) -> Dialect:
         """What the item's answer speaks: the first shape that fits, else the last dialect."""
-        return next((its for test, its in self._shapes if test is None or test(_NOWHERE, item)), self._shapes[-1][1])
+        fits = self._marks(item) >> SHAPES
+        return self._dialects[(fits & -fits).bit_length() - 1]
+
+    def _marks(self, item: Any) -> int:
+        """A bit for each group of tests of which one holds: RESULT, FAILED, then one for each dialect's shape."""
+        if type(item) is not dict:
+            return 0
+        if self._fast is not None:
+            return self._fast(item)
+        tests = enumerate(self._tests)
+        return sum(1 << at for at, group in tests if any(test(_NOWHERE, item) for test in group))
 
     def document_id(self, document: Any) -> Any:
         """The id under which a document's items are counted, where it is not the one of the path."""
@@ -73,11 +89,11 @@ class Batch:
         return _first(self._error_type, item)
 
 
-_NOWHERE = Scope({}, {}, lambda: None, {}, lambda name: None)
+_NOWHERE: Final = Scope({}, {}, lambda: None, {}, lambda name: None)
 
 
-def _holds(tests: Sequence[Test], item: Any) -> bool:
-    return any(test(_NOWHERE, item) for test in tests)
+def _always(scope: Scope, item: Any) -> bool:
+    return True
 
 
 def _pointers(refs: Sequence[str] | None) -> tuple[Parts, ...]:

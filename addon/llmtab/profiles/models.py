@@ -101,9 +101,10 @@ class Meaning(Strict):
     usage; a bare pointer points into the event there. `price_model`: the name to price by, where it is neither the
     answer's nor the request's. `pricing_tier`: the word for the price, where it is not the service tier.
 
-    For estimates, where no usage came: `text` of a stream's events, `thoughts` (which of it is reasoning), `whole` (text
-    of a body that is no stream), `calls` (names of called tools), `sealed` (encrypted reasoning), `prompt` (the parts of
-    the request). `include_usage`: a request may ask for usage by `stream_options.include_usage`.
+    For estimates, where no usage came: `text` of a stream's events (and of those `also`: what a reader does not wait
+    for), `thoughts` (which of it is reasoning), `whole` (text of a body that is no stream), `calls` (names of called
+    tools), `sealed` (encrypted reasoning), `prompt` (the parts of the request). `include_usage`: a request may ask for
+    usage by `stream_options.include_usage`.
 
     On a socket (a route `WS /path`) `emit` says how many lines there are: one a response (`final`) or one in all
     (`session`). `asks`: a frame of the client that asks for a response. `key`: the id of the response that a frame
@@ -138,6 +139,7 @@ class Meaning(Strict):
     billing: list[Billing] | None = None
     not_billed: list[Where] | None = None
     text: list[Ref] | None = None
+    also: list[Text] | None = None
     thoughts: list[Text] | None = None
     whole: list[Text] | None = None
     calls: list[Text] | None = None

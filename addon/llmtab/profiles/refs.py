@@ -9,6 +9,7 @@ package on every event would be twelve times slower). Must not know counters, pr
 import fnmatch
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from jsonpointer import JsonPointer, JsonPointerException
@@ -90,6 +91,7 @@ def split_ref(text: str) -> tuple[str, str]:
     return kind, rest
 
 
+@lru_cache(4096)  # the built-in profiles have a thousand pointers, and use each a hundred times
 def pointer_parts(pointer: str) -> tuple[str, ...]:
     """The parts of an RFC 6901 pointer, unescaped. Raises ValueError on a wrong one."""
     try:

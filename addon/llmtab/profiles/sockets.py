@@ -60,7 +60,8 @@ class Rules:
         self.setup: list[Test] = [compiler.test(where) for where in spec.get("setup") or ()]
         ends = [*dialect.end, *dialect.error] if self.keyed else []
         self.opens: list[Test] = [*dialect.begin, *dialect.final, *ends]
-        said = [where for word in ("begin", "final", "end", "error", "setup") for where in spec.get(word) or ()]
+        words = ("begin", "final", "end", "error", "setup")
+        said = [where for word in words for where in spec.get(word) or () if "" not in where]  # a frame is an object
         self.asking = Watch([*(spec.get("asks") or ()), *(spec.get("setup") or ())])
         self.answering = Watch(said, dialect.keys)
 

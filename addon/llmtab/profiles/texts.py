@@ -1,7 +1,7 @@
 """Where the text of an answer and of a prompt stands: the words of a profile that only an estimate needs.
 
-Knows `thoughts`, `text`, `whole`, `calls`, `sealed`, `prompt` and where a running figure stands. Compiled when a call
-first needs an estimate, so that all others pay nothing for it. Must not know tokens, bytes or streams.
+Knows `thoughts`, `text`, `also`, `whole`, `calls`, `sealed`, `prompt` and where a running figure stands. Compiled when
+a call first needs an estimate, so that all others pay nothing for it. Must not know tokens, bytes or streams.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,9 +17,10 @@ type Finder = Callable[[Scope, Any], Iterator[Any]]
 class Texts:
     """One dialect's references to text.
 
-    `thoughts`: reasoning that is shown; `text`: everything else of a stream's events (what `thoughts` finds in an event
-    is not found again); `whole`: the same in a body that is no stream; `calls`: names of tools that are called;
-    `sealed`: reasoning that is sent encrypted; `prompt`: the parts of the request.
+    `thoughts`: reasoning that is shown; `text`: everything else of a stream's events, `text:` and `also:` of the
+    profile (what `thoughts` finds in an event is not found again); `whole`: the same in a body that is no stream;
+    `calls`: names of tools that are called; `sealed`: reasoning that is sent encrypted; `prompt`: the parts of the
+    request.
     """
 
     __slots__ = ("_dialect", "_output", "calls", "prompt", "sealed", "text", "thoughts", "whole")
@@ -29,7 +30,7 @@ class Texts:
         self._dialect = dialect
         self._output = next((row for row in dialect.rows if row.name == "output_tokens"), None)
         self.thoughts = _finders(compiler, spec, "thoughts")
-        self.text = _finders(compiler, spec, "text")
+        self.text = [*_finders(compiler, spec, "text"), *_finders(compiler, spec, "also")]
         self.whole = _finders(compiler, spec, "whole")
         self.calls = _finders(compiler, spec, "calls")
         self.sealed = _finders(compiler, spec, "sealed")

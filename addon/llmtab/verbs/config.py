@@ -4,7 +4,6 @@ Knows how to print it. Must not know what a value means (`origins`, `setup`).
 """
 
 import argparse
-import difflib
 import os
 import sys
 from pathlib import Path
@@ -60,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
 def _given(words: list[str]) -> dict[str, Any]:
     """`--set` as mitmproxy reads it. Raises ValueError for a name that is no option of ours."""
     from collections.abc import Sequence
+    from difflib import get_close_matches
 
     from llmtab import environment
     from llmtab.setup import OPTIONS
@@ -69,7 +69,7 @@ def _given(words: list[str]) -> dict[str, Any]:
     for word in words:
         name, _, text = word.partition("=")
         if name not in kinds:
-            close = difflib.get_close_matches(name, kinds, n=1)
+            close = get_close_matches(name, kinds, n=1)
             raise ValueError(f"there is no option {name}" + (f", did you mean {close[0]}?" if close else ""))
         if kinds[name] == Sequence[str]:
             found.setdefault(name, []).append(text)
@@ -94,12 +94,14 @@ def _checked(options: dict[str, Any], path: Path | None) -> str:
 
 def _misspelt() -> list[str]:
     """Variables that look like an option and are none."""
+    from difflib import get_close_matches
+
     from llmtab import environment
     from llmtab.setup import OPTIONS
 
     known = [environment.variable(name) for name, *_ in OPTIONS]
     strangers = sorted(name for name in os.environ if name.startswith("LLMTAB_") and name not in known)
-    close = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.9) for name in strangers}
+    close = {name: get_close_matches(name, known, n=1, cutoff=0.9) for name in strangers}
     return [f"{name} is no option, did you mean {found[0]}?" for name, found in close.items() if found]
 
 

@@ -3,8 +3,8 @@
 import argparse
 import sys
 
+from llmtab.entry import script
 from llmtab.verbs import Verbs, add_verb
-from llmtab.verbs.proxy import script
 
 
 def add_parsers(verbs: Verbs) -> None:

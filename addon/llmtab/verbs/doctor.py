@@ -73,7 +73,7 @@ def _findings(args: argparse.Namespace) -> Iterator["Finding"]:
     yield from files.coverage(ledger, now)
     if not args.no_call:
         from llmtab.doctor.trial import trial
-        from llmtab.verbs.proxy import script
+        from llmtab.entry import script
 
         yield from trial(script())
 

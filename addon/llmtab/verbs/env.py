@@ -20,6 +20,7 @@ For a container: docker run $(llmtab env --docker) IMAGE. For GitHub Actions:
 llmtab env --shell dotenv >> $GITHUB_ENV."""
 USUAL: Final = "http://127.0.0.1:8080"
 IN_CONTAINER: Final = "/etc/llmtab-ca.pem"
+WAIT_SECONDS: Final = 30.0
 SHELLS: Final = ("sh", "fish", "powershell", "dotenv")
 
 
@@ -35,6 +36,7 @@ def add_parsers(verbs: Verbs) -> None:
     local = "meter servers on this machine as well (Ollama, vLLM); by default they are reached directly"
     parser.add_argument("--local", action="store_true", help=local)
     parser.add_argument("--ca", metavar="FILE", type=Path, help="the proxy's CA (default: mitmproxy's in ~/.mitmproxy)")
+    parser.add_argument("--wait", action="store_true", help="until the proxy answers, half a minute at most")
     parser.add_argument("--unset", action="store_true", help="what takes the variables back")
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
@@ -61,8 +63,7 @@ def run(args: argparse.Namespace) -> int:
         print(_docker(found, url, _ca_bundle(args)))
     else:
         print("\n".join(_SET[shell](name, value) for name, value in found.items()))
-    _warn(address)
-    return 0
+    return 0 if _there(address, WAIT_SECONDS if args.wait else 0) or not args.wait else 1
 
 
 def _for_shell(url: str, address: str, args: argparse.Namespace) -> dict[str, str]:
@@ -110,12 +111,21 @@ def _is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def _warn(address: str) -> None:
+def _there(address: str, seconds: float) -> bool:
+    """Whether the proxy answers, by then at the latest; says so where it does not."""
+    import time
+
     from llmtab.neighbour import listening
 
-    parts = urlsplit(address)
-    if _is_loopback(parts.hostname or "") and listening(parts.hostname or "", parts.port or 8080) == "nobody":
-        print(f"llmtab env: nothing listens at {address} yet; start it: llmtab proxy", file=sys.stderr)
+    parts, until = urlsplit(address), time.monotonic() + seconds
+    if not _is_loopback(parts.hostname or ""):
+        return True  # a container may know it by a name that this machine does not
+    while listening(parts.hostname or "", parts.port or 8080) == "nobody":
+        if time.monotonic() >= until:
+            print(f"llmtab env: nothing listens at {address} yet; start it: llmtab proxy", file=sys.stderr)
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def _shell() -> str:

@@ -7,7 +7,6 @@ environment or from stdin, and never printed.
 import argparse
 import os
 import sys
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +94,8 @@ def _list(ledger: Path, as_json: bool) -> int:
 
 def _used(ledger: Path) -> dict[str, dict[str, Any]]:
     """Keys on the ledger: calls, known cost in USD, the last call's time, providers, user agents."""
+    from decimal import Decimal
+
     from llmtab.ledger_read import read
 
     found: dict[str, dict[str, Any]] = {}

@@ -10,9 +10,13 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+from llmtab.entry import script
 from llmtab.verbs import Verbs, add_verb
+
+if TYPE_CHECKING:
+    from llmtab.doors import Door
 
 DETAILS = """
 --reverse and --upstream add modes, each with a line on how to use it. Other arguments go to mitmdump as they are
@@ -36,6 +40,7 @@ def add_parsers(verbs: Verbs) -> None:
     reverse += "that take a base URL: they need no CA; several times, NAME@PORT for a port of your choice"
     parser.add_argument("--reverse", metavar="NAME|URL", action="append", default=[], help=reverse)
     parser.add_argument("--upstream", metavar="URL", help="go out through another proxy, a company's for instance")
+    parser.add_argument("--by", metavar="WORD", help="how the table groups: model (default), provider, project, ...")
     parser.add_argument(
         "--insecure-open-proxy",
         action="store_true",
@@ -46,7 +51,7 @@ def add_parsers(verbs: Verbs) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs mitmdump in this process until it is told to stop. mitmdump leaves by SystemExit where it cannot start."""
     host, port = args.listen_host, args.listen_port
-    rest = [*_modes(args), *args.rest]
+    rest = [*_modes(args), *(["--set", f"llmtab_by={args.by}"] if args.by else []), *args.rest]
     if not args.insecure_open_proxy and (open_to := _open_to_all(host, rest)):
         raise ValueError(
             f"whoever reaches {open_to} could use this proxy: ask for a password with --proxyauth user:password, "
@@ -54,8 +59,13 @@ def run(args: argparse.Namespace) -> int:
         )
     if _listens_there(rest) and _taken(host, port):
         raise OSError(f"port {port} of {host} is in use; choose another with -p PORT")
-    for line in _lines(rest, host, port):
-        print(f"llmtab: {line}", flush=True)
+    from llmtab.doors import how
+
+    for door in _doors(rest, host, port):
+        if door.port != port and _taken(door.host, door.port):
+            raise OSError(f"port {door.port} of {door.host or 'this machine'} is in use; name another: ...@PORT")
+        if line := how(door):
+            print(f"llmtab: {line}", flush=True)
     from mitmproxy.tools.main import mitmdump
 
     mitmdump(["-s", str(script()), "--listen-host", host, "-p", str(port), *_quiet(rest), *rest])
@@ -92,23 +102,16 @@ def named_modes(words: Sequence[str]) -> list[str]:
     return found
 
 
-def _lines(rest: Sequence[str], host: str, port: int) -> list[str]:
-    from llmtab.doors import doors, how
+def _doors(rest: Sequence[str], host: str, port: int) -> "list[Door]":
+    from llmtab.doors import doors
 
-    return [line for door in doors(named_modes(rest) or ["regular"], host, port) if (line := how(door))]
+    return doors(named_modes(rest) or ["regular"], host, port)
 
 
 def _quiet(rest: Sequence[str]) -> list[str]:
     """mitmdump prints the URLs that pass, keys in their queries among them, unless told what to print."""
     said = any("flow_detail" in word or "flow-detail" in word or word in ("-v", "--verbose") for word in rest)
     return [] if said else ["--set", "flow_detail=0"]
-
-
-def script() -> Path:
-    """The file for mitmdump's -s: `addon/main.py` of the checkout, or the copy of it that a wheel holds."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "main.py"
-    return installed if installed.is_file() else package.with_name("main.py")
 
 
 def _open_to_all(host: str, rest: Sequence[str]) -> str | None:

@@ -78,18 +78,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _watch(top: "Top", keys: "Keys") -> None:
     """Reads and draws once a second, and at once when a key is pressed."""
-    from rich.console import Console
-
     from llmtab.keys import HOME, REST_OF_LINE, REST_OF_SCREEN, put
-    from llmtab.live import render
+    from llmtab.live import text
 
-    console = Console()
     while True:
-        whole = top.read(_now())
-        size, now = console.size, _now()
-        with console.capture() as drawn:
-            console.print(render(top.look(now), size.width, now, size.height), end="")
-        put(HOME + drawn.get().rstrip("\n").replace("\n", REST_OF_LINE + "\n") + REST_OF_LINE + REST_OF_SCREEN)
+        whole, now = top.read(_now()), _now()
+        drawn = text(top.look(now), now).rstrip("\n").replace("\n", REST_OF_LINE + "\n")
+        put(HOME + drawn + REST_OF_LINE + REST_OF_SCREEN)
         for key in keys.wait(EVERY if whole else 0):
             if not top.press(key):
                 return
@@ -100,15 +95,10 @@ def _print(top: "Top", *, as_json: bool) -> None:
     if as_json:
         print(top.as_json(_now()))
         return
-    from rich.console import Console
+    from llmtab.live import text
 
-    from llmtab.live import render
-
-    console = Console()
     state.keys = ""
-    width = console.size.width if sys.stdout.isatty() else WIDTH
-    console.width = width
-    console.print(render(state, width, _now()), end="")
+    print(text(state, _now(), None if sys.stdout.isatty() else WIDTH), end="")
 
 
 def _now() -> datetime:
@@ -118,7 +108,6 @@ def _now() -> datetime:
 def _zone() -> tzinfo:
     """The zone of the usual llmtab.yaml, as the proxy counts its days."""
     from llmtab.config import load
-    from llmtab.home import home
+    from llmtab.home import config_file
 
-    usual = home() / "llmtab.yaml"
-    return load(usual if usual.is_file() else None).timezone
+    return load(config_file()).timezone

@@ -1,0 +1,112 @@
+"""`llmtab budget`: what is spent of each budget, and what an old ledger would have been under new ones."""
+
+import json
+import time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmtab.budgets.bars import bars, forecast
+from llmtab.budgets.limits import limit
+from llmtab.budgets.policy import policy
+from llmtab.budgets.simulate import Simulation
+from llmtab.budgets.store import Embedded, State
+from llmtab.cli import main
+from llmtab.ledger import Ledger
+from test_budget_keeper import line
+
+NOON = 1_800_014_400.0
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    made = Ledger(tmp_path / "ledger.jsonl")
+    for consumer, cost in (("ann", "0.3"), ("bob", "0.2"), ("ann", "0.5")):
+        made.append([line(time.time(), cost, labels={"consumer": consumer})])
+    made.close()
+    return tmp_path / "ledger.jsonl"
+
+
+def config(folder: Path, text: str) -> str:
+    (folder / "llmtab.yaml").write_text(f"budgets:\n{text}")
+    return str(folder / "llmtab.yaml")
+
+
+def test_each_bucket_is_shown(ledger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A row for each caller that has spent anything; as JSON for programs."""
+    file = config(tmp_path, "  - {name: each, limit: 1 USD per year, per: [consumer], soft: 50%}\n  - 100 USD\n")
+    assert main(["budget", "--config", file, str(ledger)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].split()[:3] == ["limit", "bucket", "spent"]
+    assert "ann" in shown[1] and "0.8 USD" in shown[1] and "80 %" in shown[1]
+    assert main(["budget", "--config", file, "--json", str(ledger)]) == 0
+    found = json.loads(capsys.readouterr().out)["budgets"]
+    assert [one["spent"] for one in found] == [0.8, 0.2, 1.0]
+    assert found[0]["bucket"] == {"consumer": "ann"} and found[0]["soft"] == 0.5 and "resets_at" in found[0]
+
+
+def test_a_reached_limit_is_an_exit_status(ledger: Path, tmp_path: Path) -> None:
+    """A script can ask whether a hard limit is reached."""
+    assert main(["budget", "--config", config(tmp_path, "  - 1 USD per year\n"), str(ledger)]) == 1
+
+
+def test_without_budgets_it_says_how_to_have_some(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line that names the file."""
+    assert main(["budget", "--config", config(tmp_path, "  []\n")]) == 1
+    assert "expected e.g. budgets:" in capsys.readouterr().err
+
+
+def test_simulate_tells_what_new_budgets_would_have_done(
+    ledger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Warned, refused and saved, by limit and in all."""
+    file = config(tmp_path, "  - {name: each, limit: 0.7 USD per year, per: [consumer], soft: 40%}\n")
+    assert main(["budget", "simulate", "--config", file, str(ledger)]) == 0
+    assert "1 of 3 calls would have been refused, 0.5 USD of 1 USD saved" in capsys.readouterr().out
+    assert main(["budget", "simulate", "--config", file, "--json", str(ledger)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["limits"] == [
+        {"limit": "each", "calls": 3, "warned": 1, "throttled": 0, "refused": 1, "saved_usd": 0.5}
+    ]
+
+
+def simulated(budgets: list[dict[str, Any]], lines: list[dict[str, Any]]) -> dict[str, Any]:
+    simulation = Simulation(policy({"limits": budgets}).limits)
+    simulation.add(lines)
+    simulation.run()
+    return simulation.report()
+
+
+def test_calls_happen_side_by_side_again() -> None:
+    """Ten calls at once reserve at once: a limit that they would pass one after another refuses some of them."""
+    calls = [line(NOON + n / 100, "0.1", timing={"duration_ms": 5000.0}, estimate={"cost_p90_usd": Decimal("0.3")})
+             for n in range(10)]  # fmt: skip
+    assert simulated([{"limit": "1.2 USD per day"}], calls)["refused"] == 6
+    held = simulated([{"limit": "1.2 USD per day", "throttle": "10s"}], calls)
+    assert (held["refused"], held["limits"][0]["throttled"]) == (0, 6)
+
+
+def test_a_refused_call_of_the_old_ledger_stays_one() -> None:
+    """What was refused then spent nothing, and is counted by itself."""
+    found = simulated([{"limit": "1 USD per day"}], [line(NOON, "0", outcome="refused"), line(NOON)])
+    assert (found["refused_then"], found["calls"]) == (1, 1)
+
+
+def test_a_forecast_goes_on_as_it_began() -> None:
+    """Half the day gone, half the money: the rest as much again; right after midnight nobody knows."""
+    one = limit({"limit": "10 tokens per day"})
+    day = State(5, 0, 0, NOON - 43_200, NOON + 43_200)
+    assert forecast(one, day, NOON) == 10
+    assert forecast(one, day, NOON - 43_000) is None
+    assert forecast(limit({"limit": "10 tokens"}), State(5, 0, 0, 0.0, float("inf")), NOON) is None
+
+
+def test_bars_show_the_fullest_first() -> None:
+    """Rows of (label, spent, limit) for a table."""
+    found = policy({"limits": [{"limit": "10 tokens", "name": "a"}, {"limit": "10 tokens", "name": "b", "per": ["x"]}]})
+    store = Embedded()
+    store.charge(found.limits.all[1], "ann", 5, NOON)
+    rows = bars(found.limits, store, NOON)
+    assert [(row.label, row.spent, row.limit) for row in rows] == [("b ann", 5, 10), ("a", 0, 10)]
