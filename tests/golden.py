@@ -20,7 +20,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from llmtab import config, documents
 from llmtab.booking import book
-from llmtab.exchange import Answer, Call, Exchange, How, Observation, TapMemory
+from llmtab.exchange import Exchange, TapMemory
+from llmtab.observation import Answer, Call, How, Observation
 from llmtab.pricing import PriceBook
 from llmtab.profiles import Profiles
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from golden import built_in
 from llmtab.booking import book
-from llmtab.exchange import Answer, Call, Exchange, How, TapMemory
+from llmtab.exchange import Exchange, TapMemory
+from llmtab.observation import Answer, Call, How
 from llmtab.pricing import PriceBook
 from llmtab.record import encode
 

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 from golden import BEGAN, DATA, built_in, mismatches, own_config, text_of
 from llmtab import documents
 from llmtab.booking import book
-from llmtab.exchange import Answer, Call, Observation
+from llmtab.observation import Answer, Call, Observation
 from llmtab.pricing import PriceBook
 from llmtab.profiles import SOCKET, Profiles
 from llmtab.sockets import Socket

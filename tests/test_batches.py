@@ -15,10 +15,10 @@ from llmtab.batch_booked import Booked
 from llmtab.batches import Batches, Fetch
 from llmtab.coverage import Coverage
 from llmtab.events import BIG
-from llmtab.exchange import Answer, Call
 from llmtab.fingerprints import Fingerprints
 from llmtab.ledger import Ledger
 from llmtab.ledger_read import read
+from llmtab.observation import Answer, Call
 from llmtab.profiles import Profiles
 from llmtab.sources import Sources
 

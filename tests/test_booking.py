@@ -8,7 +8,8 @@ import pytest
 
 from golden import DATA, built_in, text_of
 from llmtab.booking import book
-from llmtab.exchange import Answer, Call, Exchange, TapMemory
+from llmtab.exchange import Exchange, TapMemory
+from llmtab.observation import Answer, Call
 from llmtab.pricing import PriceBook
 from llmtab.profiles import Profiles
 from llmtab.profiles.files import validated

@@ -14,7 +14,8 @@ from llmtab.budgets.notices import Notices
 from llmtab.budgets.policy import policy
 from llmtab.budgets.refusal import Refusal
 from llmtab.budgets.store import Embedded
-from llmtab.exchange import Answer, Call, Exchange, TapMemory
+from llmtab.exchange import Exchange, TapMemory
+from llmtab.observation import Answer, Call
 from llmtab.pricing import PriceBook
 from llmtab.profiles import Claim, Profiles
 from pricing_helpers import load_book

@@ -21,7 +21,8 @@ import pytest
 from effort import exhaustive
 from golden import built_in, compressed, pieces
 from llmtab.booking import book
-from llmtab.exchange import Answer, Call, Exchange, How, TapMemory
+from llmtab.exchange import Exchange, TapMemory
+from llmtab.observation import Answer, Call, How
 from llmtab.pricing import PriceBook
 from llmtab.profiles import Claim
 from llmtab.record import encode

@@ -13,8 +13,8 @@ import pytest
 from llmtab.asking import Asked, asked
 from llmtab.estimate import BLOB_TOKENS, BYTES_PER_TOKEN, LONG_OUTPUT, OUTPUT, Estimate, Estimator, accuracy
 from llmtab.events import BIG
-from llmtab.exchange import Call
 from llmtab.habits import FEWEST, KEPT, KINDS, Habits, kinds
+from llmtab.observation import Call
 from llmtab.pricing import PriceBook
 from llmtab.profiles import Profiles
 from llmtab.record import decode, encode

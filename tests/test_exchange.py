@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import llmtab.exchange
+import llmtab.reader
 from effort import examples
 from golden import built_in, load, text_of
 from llmtab.events import BIG, ends_of, form_fields, parse
-from llmtab.exchange import Answer, Call, Exchange, Observation, TapMemory
+from llmtab.exchange import Exchange, TapMemory
+from llmtab.observation import Answer, Call, Observation
 from llmtab.profiles import Profiles
 
 CHAT = {
@@ -120,7 +122,7 @@ def test_lists_of_a_big_body_are_counted(monkeypatch: pytest.MonkeyPatch) -> Non
     usage = {"input_tokens": 7, "output_tokens": 3, "total_tokens": 10}
     body = text_of({"id": "resp_1", "object": "response", "status": "completed", "output": calls, "usage": usage})
     assert observed(exchange("/v1/responses"), body).reading.counters["file_search_requests"] == 3
-    monkeypatch.setattr(llmtab.exchange, "WHOLE", BIG)
+    monkeypatch.setattr(llmtab.reader, "WHOLE", BIG)
     seen = observed(exchange("/v1/responses"), body)
     assert (seen.reading.counters["input_tokens"], seen.undecodable) == (7, "limit")
 

@@ -180,31 +180,6 @@ def test_tests_all_hold() -> None:
         assert counters([{"ref": "/n", "where": where}], {"n": 5, "k": "a"}, **{**facts, **broken}) == {}
 
 
-@pytest.mark.parametrize(
-    ("expected", "values", "holds"),
-    [
-        ({"some": "a*"}, ["b", "ab"], True),
-        ({"some": "a*"}, ["b"], False),
-        ({"some": ["x", "b"]}, ["b"], True),
-        ({"some": "b", "none": "a*"}, ["b", "c"], True),
-        ({"some": "b", "none": "a*"}, ["b", "ab"], False),
-        ({"none": "b"}, [], True),
-        ({"some": "b"}, [], False),
-        ({"none": "b"}, None, True),
-    ],
-)
-def test_tests_of_a_whole_list(expected: Any, values: Any, holds: bool) -> None:
-    """`some`: at least one element fits; `none`: none does, also where there is no list."""
-    where = {"event:/tools/*/type": expected}
-    found = dialect(usage={"input_tokens": [{"ref": "/n", "where": where}]})
-    event = {"usage": {"n": 5}, **({} if values is None else {"tools": [{"type": value} for value in values]})}
-    assert read(found, event).counters.get("input_tokens") == (5 if holds else None)
-    whole = dialect(usage={"input_tokens": [{"ref": "/n", "where": {"/type": expected}}]})
-    if values and len(values) == 1:
-        counted = read(whole, {"usage": {"n": 5, "type": values[0]}}).counters
-        assert counted.get("input_tokens") == (5 if holds else None)
-
-
 def test_what_stands_outside_the_total() -> None:
     """A term that belongs to the counter only if the provider's own total is not reached without it."""
     found = dialect(usage={"input_tokens": ["/in"], "output_tokens": ["/out", {"outside": "/more", "of": "/total"}]})

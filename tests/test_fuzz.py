@@ -17,7 +17,8 @@ import llmtab.exchange
 from effort import examples, exhaustive
 from golden import built_in, compressed, load, names, pieces, whole
 from llmtab.booking import book
-from llmtab.exchange import TAP_LIMIT, Answer, Call, Exchange, How, TapMemory
+from llmtab.exchange import TAP_LIMIT, Exchange, TapMemory
+from llmtab.observation import Answer, Call, How
 from llmtab.pricing import PriceBook
 from llmtab.record import FIELDS, decode, encode
 from llmtab.wire.decoding import decode_all

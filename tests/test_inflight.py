@@ -7,8 +7,9 @@ from time import perf_counter
 from typing import Any
 
 from golden import built_in
-from llmtab.exchange import TAP_LIMIT, Answer, Call, Exchange, TapMemory
+from llmtab.exchange import TAP_LIMIT, Exchange, TapMemory
 from llmtab.inflight import MOST, Flights
+from llmtab.observation import Answer, Call
 from llmtab.tap import tapped
 
 

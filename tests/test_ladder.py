@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from llmtab.attribution import stated_labels
 from llmtab.config import ConfigError, load
-from llmtab.exchange import Call
 from llmtab.extract import Reading
 from llmtab.fingerprints import Fingerprints
 from llmtab.ladder import Ladder
+from llmtab.observation import Call
 from llmtab.record import label_text
 
 UUID = "0b1c7f3e-8d52-4c1c-9a45-3c7a1f0e9d11"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from llmtab.exchange import Answer, Call
 from llmtab.nested import GRACE, PATIENCE, Nested, is_loopback
+from llmtab.observation import Answer, Call
 
 type Line = dict[str, Any]
 

@@ -24,6 +24,14 @@ def test_the_repository(home: Path) -> None:
     assert labels_at(home / "tree", home) == {"project": "tree"}
 
 
+def test_a_repository_with_an_odd_name(home: Path) -> None:
+    """Signs that part labels from each other become `_`; a name that no label can hold gives none."""
+    for name in ("c++,x", "größe"):
+        (home / name / ".git").mkdir(parents=True)
+    assert labels_at(home / "c++,x", home) == {"project": "c___x"}
+    assert labels_at(home / "größe", home) == {}
+
+
 def test_outside(home: Path) -> None:
     """Outside of any there is no label, and a home that is a repository (of dotfiles) is no project."""
     (home / ".git").mkdir()

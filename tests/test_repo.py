@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "addon" / "llmtab"
 ROOMS = sorted(PACKAGE.rglob("*.py"))
 LONGEST_FILE, LONGEST_FUNCTION = 350, 50
-TOO_LONG = {"exchange.py": 440}  # to be split: these figures may only shrink
+TOO_LONG: dict[str, int] = {}
 TEXTS = [ROOT / "README.md", ROOT / "CHANGELOG.md"]
 
 MITMPROXY = {"meter", "verbs.proxy", "private_main", "doors", "authority"}

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from llmtab import retries
-from llmtab.exchange import Call
+from llmtab.observation import Call
 from llmtab.retries import Retries
 
 

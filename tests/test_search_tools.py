@@ -1,4 +1,4 @@
-"""Counters with kinds, and what they are for: two search tools with one counter on the wire and two prices."""
+"""Tests of whole lists and counters with kinds, and what they are for: two search tools with one counter on the wire and two prices."""
 
 from typing import Any
 
@@ -6,6 +6,32 @@ import pytest
 
 from llmtab.profiles import Profiles
 from test_extract import dialect, read
+
+
+@pytest.mark.parametrize(
+    ("expected", "values", "holds"),
+    [
+        ({"some": "a*"}, ["b", "ab"], True),
+        ({"some": "a*"}, ["b"], False),
+        ({"some": ["x", "b"]}, ["b"], True),
+        ({"some": "b", "none": "a*"}, ["b", "c"], True),
+        ({"some": "b", "none": "a*"}, ["b", "ab"], False),
+        ({"none": "b"}, [], True),
+        ({"some": "b"}, [], False),
+        ({"none": "b"}, None, True),
+    ],
+)
+def test_tests_of_a_whole_list(expected: Any, values: Any, holds: bool) -> None:
+    """`some`: at least one element fits; `none`: none does, also where there is no list."""
+    where = {"event:/tools/*/type": expected}
+    found = dialect(usage={"input_tokens": [{"ref": "/n", "where": where}]})
+    event = {"usage": {"n": 5}, **({} if values is None else {"tools": [{"type": value} for value in values]})}
+    assert read(found, event).counters.get("input_tokens") == (5 if holds else None)
+    whole = dialect(usage={"input_tokens": [{"ref": "/n", "where": {"/type": expected}}]})
+    if values and len(values) == 1:
+        counted = read(whole, {"usage": {"n": 5, "type": values[0]}}).counters
+        assert counted.get("input_tokens") == (5 if holds else None)
+
 
 SEARCHES = {
     "terms": ["/n"],

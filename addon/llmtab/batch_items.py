@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from llmtab.booking import book
 from llmtab.events import parse
-from llmtab.exchange import Answer, Call, Observation
 from llmtab.extract import Fold, Reading
+from llmtab.observation import Answer, Call, Observation
 from llmtab.pricing import PriceBook
 from llmtab.profiles import Claim
 from llmtab.profiles.batch import Batch

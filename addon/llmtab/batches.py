@@ -18,7 +18,7 @@ from llmtab.batch_download import HIGH, Backlog, Brake, Download, place
 from llmtab.batch_items import Items
 from llmtab.batch_store import Desk, Store
 from llmtab.events import BIG, parse
-from llmtab.exchange import Answer, Call
+from llmtab.observation import Answer, Call
 from llmtab.profiles import Claim
 from llmtab.record import wire_text
 from llmtab.wire.decoding import decode_all
@@ -33,8 +33,8 @@ ID: Final = "batch"
 """What a route calls the part of its path that names the file or batch."""
 DOCUMENT: Final = 64 * 1024 * 1024
 """Bytes (decoded) of a JSON document of items that is read."""
-SHUTDOWN: Final = 8.0
-"""Seconds a shutdown goes on with what has come."""
+SHUTDOWN: Final = 60.0
+"""Seconds a shutdown goes on with what has come: some 100,000 items take ten."""
 
 
 class Fetch:

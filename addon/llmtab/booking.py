@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from llmtab.errors import error_class
-from llmtab.exchange import Observation
 from llmtab.extract import Reading
+from llmtab.observation import Observation
 from llmtab.pricing import Cost, PriceBook
 from llmtab.profiles import GUESS
 from llmtab.record import SCHEMA_VERSION, in_order, label_text, new_id, wire_text

@@ -29,6 +29,7 @@ _CODE: Final = (
     "budgets/amounts.py",
     "budgets/limits.py",
     "budgets/schema.py",
+    "budgets/weights.py",
     "budgets/windows.py",
     "gravitee.py",
     "hosts.py",

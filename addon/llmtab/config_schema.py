@@ -180,8 +180,8 @@ class File(Strict):
     )
     ledger: Keeping = Keeping()
     attribution: Attribution = Attribution()
-    budgets: BudgetsEntry = Budgets()
-    alerts: AlertsSpec = AlertsSpec()
+    budgets: BudgetsEntry = Field(default=Budgets(), description="limits on money, tokens and calls")
+    alerts: AlertsSpec = Field(default=AlertsSpec(), description="where warnings go besides the log")
     rules: list[Rule] = Field(default=[], description="labels by what a call is; of two rules that fit the first wins")
 
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llmtab.booking import book
 from llmtab.coverage import Coverage
-from llmtab.exchange import Exchange, How, Observation, TapMemory
+from llmtab.exchange import Exchange, TapMemory
 from llmtab.ledger_read import recent
 from llmtab.nested import Nested
+from llmtab.observation import How, Observation
 from llmtab.repeats import Repeats
 from llmtab.retries import Retries
 from llmtab.setup import Setup

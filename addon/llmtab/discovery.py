@@ -12,10 +12,12 @@ from urllib.parse import parse_qs, urlsplit
 
 from llmtab.booking import book
 from llmtab.events import parse
-from llmtab.exchange import SNIFFED, Answer, Call, Exchange, Observation, TapMemory
+from llmtab.exchange import Exchange, TapMemory
+from llmtab.observation import Answer, Call, Observation
 from llmtab.pricing import PriceBook
 from llmtab.probe import Probe
 from llmtab.profiles import GUESS, SOCKET, Claim, Profiles
+from llmtab.reader import SNIFFED
 from llmtab.record import new_id
 from llmtab.usage import Quantity
 from llmtab.wire.decoding import decode_all

@@ -15,8 +15,8 @@ from typing import Any, Final, NamedTuple
 
 from llmtab.asking import Asked, asked
 from llmtab.cells import safe, usd
-from llmtab.exchange import Call
 from llmtab.habits import Habit, Habits, kinds
+from llmtab.observation import Call
 from llmtab.pricing import Cost, PriceBook
 from llmtab.profiles import Claim
 from llmtab.usage import Usage

@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 from llmtab.asking import Asked, asked
 from llmtab.estimate import BLOB_TOKENS
 from llmtab.events import BIG, request_reader
-from llmtab.exchange import Observation
 from llmtab.habits import Habits, kinds
+from llmtab.observation import Observation
 from llmtab.passed import Tally, tally
 from llmtab.pieces import Family, family, pieces, tokens
 from llmtab.profiles.compiled import Dialect

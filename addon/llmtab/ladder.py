@@ -15,9 +15,9 @@ from typing import Any, Final, NamedTuple
 
 from llmtab.agents import Agent, Wanted, body_session, by_user_agent, header_ids
 from llmtab.attribution import MAX_LABELS, agent_text, user_labels
-from llmtab.exchange import Call
 from llmtab.extract import Reading
 from llmtab.fingerprints import Fingerprints
+from llmtab.observation import Call
 from llmtab.profiles.refs import pointer_parts, split_ref, walk
 from llmtab.record import label_text
 from llmtab.rules import Asked, Labels, Rule, compile_rule, scalar

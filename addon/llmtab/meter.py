@@ -23,9 +23,10 @@ from llmtab.batches import Batches, Fetch
 from llmtab.brake import brake
 from llmtab.coverage import exempted
 from llmtab.desk import Desk
-from llmtab.exchange import Answer, Call, Exchange
+from llmtab.exchange import Exchange
 from llmtab.headers import Picker
 from llmtab.ladder import Ladder
+from llmtab.observation import Answer, Call
 from llmtab.profiles import GUESS, SOCKET, Claim
 from llmtab.record import new_id
 from llmtab.setup import Setup, declare_options

@@ -17,7 +17,8 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
 
-from llmtab.exchange import Call, Exchange
+from llmtab.exchange import Exchange
+from llmtab.observation import Call
 from llmtab.record import in_order
 
 PATIENCE: Final = 10.0

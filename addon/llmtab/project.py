@@ -25,7 +25,7 @@ def labels_at(folder: Path, home: Path) -> dict[str, str]:
     if "project" not in labels:
         repository = _nearest(folder, ".git", home)
         named = repository.parent.name if repository else file.parent.name if file else ""
-        if named and (text := label_text(named)):
+        if text := label_text(named.replace(",", "_").replace("+", "_")):  # signs between labels, in their places
             labels["project"] = text
     return labels
 

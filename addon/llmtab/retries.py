@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
-from llmtab.exchange import Call
+from llmtab.observation import Call
 from llmtab.record import in_order
 
 REMEMBERED: Final = 1000

@@ -10,8 +10,8 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any, Final, NamedTuple
 
 from llmtab.agents import Agent
-from llmtab.exchange import Call
 from llmtab.intent import system_text, tool_names
+from llmtab.observation import Call
 from llmtab.profiles.refs import pointer_parts, walk
 from llmtab.textmatch import Fits, compile_globs, compile_pattern
 

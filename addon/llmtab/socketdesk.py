@@ -15,8 +15,9 @@ from typing import Any, Final, NamedTuple, Protocol
 from llmtab.attribution import request_labels
 from llmtab.desk import Desk
 from llmtab.events import BIG, parse
-from llmtab.exchange import Exchange, Observation
+from llmtab.exchange import Exchange
 from llmtab.ladder import Ladder
+from llmtab.observation import Observation
 from llmtab.sockets import Socket
 
 STATE: Final = "_llmtab_socket"

@@ -12,8 +12,8 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from llmtab.events import BIG, parse
-from llmtab.exchange import Answer, Call, How, Observation
 from llmtab.extract import Fold, Reading
+from llmtab.observation import Answer, Call, How, Observation
 from llmtab.profiles import Claim
 from llmtab.profiles.compiled import Dialect
 from llmtab.profiles.refs import Scope, walk

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llmtab import keynames
+from llmtab.budgets.weights import weighed
 from llmtab.config import Config
 from llmtab.config import load as load_config
 from llmtab.home import config_file, config_place
@@ -41,7 +42,7 @@ class Sources:
         """Everything read and checked. Raises ConfigError (a ValueError) or OSError with one clear line."""
         stamp = self.stamp()
         config = load_config(self.config or config_file())
-        profiles = Profiles.load(self.profiles, config.profile_specs)
+        profiles = Profiles.load(self.profiles, config.profile_specs, weighed(config.sections.get("budgets")))
         prices = PriceBook.load(
             extra=self.pricing, overrides=config.pricing, overrides_path=config.path or "llmtab.yaml"
         )

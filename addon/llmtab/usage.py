@@ -81,10 +81,11 @@ COUNTERS: Final[Mapping[str, Counter]] = _table([
     ("classifications", "classification", None, False, (), "classified inputs"),
     ("pages", "page", None, False, (), "document pages read"),
     ("annotated_pages", "page", None, False, (), "document pages read with annotations"),
+    ("weight", "unit", None, False, (), "a unit of the user's own: what the weight of a budget points at; never priced"),
 ])
 # fmt: on
 
-UNPRICED: Final = frozenset({"total_tokens", "reported_total_tokens"})
+UNPRICED: Final = frozenset({"total_tokens", "reported_total_tokens", "weight"})
 """Counters that are facts about a call but never a quantity on a bill."""
 
 

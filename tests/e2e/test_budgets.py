@@ -12,6 +12,8 @@ from proxy import Proxy, until
 from test_start import failed, one
 from upstream import Upstream, reply, stream
 
+from redis_server import needs_redis, redis_server
+
 HOST = "api.openai.com"
 TARGET = f"POST {HOST}/v1/chat/completions"
 URL = f"https://{HOST}/v1/chat/completions"
@@ -137,7 +139,7 @@ def test_parallel_calls_do_not_overshoot(start: Start, upstream: Upstream, tmp_p
 
 
 def test_a_throttled_call_waits_for_room(start: Start, upstream: Upstream, tmp_path: Path) -> None:
-    """With `throttle` a call is held back until another gives room; calls that do not touch the limit pass meanwhile."""
+    """With `throttle` a call is held back until another gives room; calls that do not touch the limit pass."""
     limit = "  - {name: day, limit: 0.015 USD per day, match: {project: slow}, throttle: 20s}\n"
     proxy = start(*config(tmp_path, limit))
     gate, got = threading.Event(), []
@@ -192,3 +194,36 @@ def test_a_budget_that_makes_no_sense_stops_the_start(tmp_path: Path, conf: Path
     said = one(failed(tmp_path, conf, *config(tmp_path, "  - {name: day, limit: 5 USD per fortnight}\n")))
     assert "llmtab.yaml:2" in said and "expected a time like minute" in said
     assert "llmtab_budget" in one(failed(tmp_path, conf, "--set", "llmtab_budget=5 EUR"))
+
+
+@needs_redis()
+def test_two_proxies_share_a_redis(start: Start, upstream: Upstream, tmp_path: Path) -> None:
+    """What one proxy has spent the other cannot spend again; when the server is gone each refuses, as it was told."""
+    with redis_server(tmp_path) as url:
+        budgets = (
+            f"  {{limits: [{{name: day, limit: 0.05 USD per day}}], store: {{redis: '{url}', on_loss: closed}}}}\n"
+        )
+        options = config(tmp_path, budgets)
+        one, two = start(*options), start(*options)
+        upstream.on(TARGET, reply(answer(0, 1000)))
+        status = []
+        for proxy in (one, two) * 3:
+            status.append(proxy.call(URL, asked()).status)
+            time.sleep(0.1)
+        assert status == [200] * 4 + [429] * 2
+        lines = one.settled(6)
+        assert sum(line["cost_usd"] for line in lines) == Decimal("0.04")
+        assert len({line["writer"] for line in lines}) == 2
+    got = one.call(URL, asked())
+    assert (got.status, got.headers["retry-after"]) == (429, "1")
+    assert "store cannot be reached" in got.body.decode()
+
+
+def test_a_weight_of_ones_own(start: Start, upstream: Upstream, tmp_path: Path) -> None:
+    """A limit may count what an answer says in a header or in its usage; the line has it as `weight`."""
+    proxy = start(*config(tmp_path, "  - {name: credits, limit: 10 units per day, weight: 'header:x-credits'}\n"))
+    upstream.on(TARGET, reply(answer(1, 1), headers=[("x-credits", "5")]))
+    assert [proxy.call(URL, asked()).status for _ in range(3)] == [200, 200, 429]
+    lines = proxy.settled(3)
+    assert [line.get("usage", {}).get("weight") for line in lines] == [5, 5, None]
+    assert lines[0]["cost_source"] == "list"

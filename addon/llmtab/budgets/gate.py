@@ -21,8 +21,9 @@ from llmtab.budgets.store import Denied, State, Store, Verdict
 from llmtab.budgets.windows import EVER, Window
 from llmtab.budgets.worst import Worst, beyond, look, worst
 from llmtab.events import request_reader
-from llmtab.exchange import Call, Exchange
+from llmtab.exchange import Exchange
 from llmtab.habits import Habits, kinds
+from llmtab.observation import Call
 from llmtab.pricing import PriceBook
 from llmtab.profiles import Claim
 

@@ -21,6 +21,8 @@ from llmtab.budgets.policy import Header, Policy, policy
 from llmtab.budgets.refusal import Refusal
 from llmtab.budgets.store import Store
 from llmtab.exchange import Exchange
+from llmtab.observation import Call
+from llmtab.profiles import Claim
 from llmtab.setup import Setup
 
 if TYPE_CHECKING:
@@ -93,14 +95,26 @@ class Guard:
         binding = exchange.claim.binding
         if binding.role not in ROLES or binding.route.startswith(SOCKET):
             return None
+        return await self.decide(exchange.call, exchange.claim, header, length=length, gone=gone)
+
+    async def decide(
+        self, call: Call, claim: Claim, header: Header, *, length: str = "", gone: Gone = bool
+    ) -> Refusal | None:
+        """The same for a call that is no request of its own, such as a socket's frame that asks for a response.
+
+        `call.body` gives the frame, `call.id` is the id of the line to come: writing that line settles what is reserved
+        here. A refusal's `frame` goes back in the frame's place.
+        """
+        await self._ready()
+        return await self.gate.decide(call, claim, length, self.setup.prices, header=header, gone=gone)
+
+    async def _ready(self) -> None:
         if self._keeper is not None and not self._keeper.open:
             await self._keeper.ready()
             self._opened()
         if self._shared is not None:
             shared, self._shared = self._shared, None
             await shared.recover(self.setup.ledger.path, self.gate.policy.limits)
-        prices = self.setup.prices
-        return await self.gate.decide(exchange.call, exchange.claim, length, prices, header=header, gone=gone)
 
     def settle(self, lines: Lines) -> None:
         """Lines that are about to be written: what they spent is counted, soft limits are marked on them."""

@@ -11,6 +11,7 @@ from fnmatch import translate
 from typing import Any, Final, NamedTuple
 
 from llmtab.budgets.amounts import INPUT, OUTPUT, TOKENS, USD, WEIGHT, Amount, amount
+from llmtab.budgets.weights import COUNTER, is_reference
 from llmtab.budgets.windows import Window, window
 
 METERED: Final = frozenset({"metered", "subscription_overage"})
@@ -207,7 +208,7 @@ def _counter(spec: Mapping[str, Any], unit: str) -> str:
     if spec.get("weight"):
         if unit != WEIGHT:
             raise ValueError(f"{spec['limit']!r}: a weight is counted in units, expected e.g. 500 units per day")
-        return str(spec["weight"])
+        return COUNTER if is_reference(spec["weight"]) else str(spec["weight"])
     if unit == WEIGHT:
         raise ValueError(f"{spec['limit']!r}: units of what? expected weight: with a counter, e.g. weight: images")
     return {TOKENS: "total_tokens", INPUT: "input_tokens", OUTPUT: "output_tokens"}.get(unit, "")

@@ -56,12 +56,12 @@ class Policy:
         return bool(self.limits) or (self.tiers is not None and self.tiers.refuses)
 
 
-def policy(spec: Mapping[str, Any] | None, zone: tzinfo = UTC, run: str = "", now: float = 0.0) -> Policy:
+def policy(spec: Mapping[str, Any] | list[Any] | None, zone: tzinfo = UTC, run: str = "", now: float = 0.0) -> Policy:
     """The budgets of a file's checked plain form. `run`: the budget of this process alone (`5 USD`), from `now` on.
 
     Raises ValueError.
     """
-    spec = spec or {}
+    spec = {"limits": spec} if isinstance(spec, list) else spec or {}
     zone = ZoneInfo(spec["zone"]) if spec.get("zone") else zone
     taken: set[str] = set()
     found = [_limit(one, zone, taken) for one in spec.get("limits") or ()]

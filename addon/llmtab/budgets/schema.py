@@ -8,11 +8,24 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    model_validator,
+)
 
 from llmtab.budgets import limits
+from llmtab.budgets.weights import is_reference
+from llmtab.profiles.terms import Ref
 from llmtab.usage import COUNTERS
 
+_REF: Final[TypeAdapter[str]] = TypeAdapter(Ref)
 NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -37,6 +50,8 @@ def _zone(name: str) -> str:
 
 
 def _counter(name: str) -> str:
+    if is_reference(name):
+        return _REF.validate_python(name)
     if name not in COUNTERS:
         raise ValueError(f"{name!r} is no counter; see `llmtab schema`; known: {', '.join(COUNTERS)}")
     return name
@@ -121,7 +136,7 @@ class StoreSpec(Strict):
 
 
 class Budgets(Strict):
-    """The whole of `budgets:`; a bare list is its `limits`."""
+    """The whole of `budgets:`, where there is more to say than limits."""
 
     limits: list[LimitEntry] = []
     tiers: Tiers | None = None
@@ -130,8 +145,11 @@ class Budgets(Strict):
     zone: Zone | None = None
 
 
-def _whole(value: Any) -> Any:
-    return {"limits": value} if isinstance(value, list) else value
+def _form(value: Any) -> str:
+    return "list" if isinstance(value, list) else "mapping"
 
 
-BudgetsEntry = Annotated[Budgets, BeforeValidator(_whole)]
+BudgetsEntry = Annotated[
+    Annotated[list[LimitEntry], Tag("list")] | Annotated[Budgets, Tag("mapping")], Discriminator(_form)
+]
+"""A bare list is limits, and nothing else."""

@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 from llmtab.asking import Asked, asked
 from llmtab.budgets.amounts import USD, scaled
 from llmtab.estimate import FEWEST_BYTES_PER_TOKEN, LONG_OUTPUT, LONGEST_LENGTH, OPERATIONS
-from llmtab.exchange import Call
 from llmtab.habits import FEWEST, Habit
+from llmtab.observation import Call
 from llmtab.pricing import Cost, PriceBook
 from llmtab.profiles import Claim
 from llmtab.usage import Usage

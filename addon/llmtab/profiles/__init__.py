@@ -109,7 +109,7 @@ class Provider:
     def _dialect(self, name: str, route: Mapping[str, Any]) -> Dialect:
         overrides = self.spec.get("overrides") or {}
         spec = self._library.dialect(name) if name else {}
-        for change in (overrides.get("*"), overrides.get(name), route):
+        for change in (overrides.get("*"), overrides.get(name), route, self._library.everywhere):
             spec = merged(spec, change or {})
         return self._library.compiled(name or f"{self.profile}.custom", spec)
 
@@ -147,14 +147,21 @@ class Profiles:
                     self._patterns.append((compile_host(host), provider))
         self._hosts: dict[str, list[tuple[Provider, dict[str, str]]]] = {}
         self._compiled: dict[str, Dialect] = {}
+        self.everywhere: Mapping[str, Any] = {}
         self._claims: dict[tuple[str, int, str, str], Claim | None] = {}
 
     @classmethod
-    def load(cls, folders: Sequence[Path] = (), extra: Iterable[Mapping[str, Any]] = ()) -> "Profiles":
-        """The built-in profiles, then those in `folders`, then `extra` (validated, from the config). Raises
-        ConfigError."""
+    def load(
+        cls,
+        folders: Sequence[Path] = (),
+        extra: Iterable[Mapping[str, Any]] = (),
+        everywhere: Mapping[str, Any] | None = None,
+    ) -> "Profiles":
+        """The built-in profiles, then those in `folders`, then `extra` (validated, from the config); `everywhere` is
+        said of all dialects besides. Raises ConfigError."""
         own = [spec for folder in folders for spec in read_folder(folder)]
         profiles = cls([*built_in(), *own, *extra])
+        profiles.everywhere = everywhere or {}
         profiles.check(name for name, provider in profiles.providers.items() if ORIGIN in provider.spec)
         return profiles
 

@@ -101,4 +101,8 @@ def _pointers(refs: Sequence[str] | None) -> tuple[Parts, ...]:
 
 
 def _first(pointers: Sequence[Parts], item: Any) -> Any:
-    return next((value for parts in pointers if (value := walk(item, parts)) is not None), None)
+    for parts in pointers:
+        value = walk(item, parts)
+        if value is not None:
+            return value
+    return None

@@ -5,12 +5,10 @@ Knows how each kind of shell is told. Must not know what the variables mean: tha
 
 import argparse
 import os
-import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from llmtab.verbs import Verbs, add_verb
 
@@ -95,6 +93,8 @@ def _ca_bundle(args: argparse.Namespace) -> Path:
 
 def _docker(found: Mapping[str, str], url: str, bundle: Path) -> str:
     """`$(...)` splits at white space and knows no quotes: there must be none. Raises ValueError where there is."""
+    from urllib.parse import urlsplit
+
     host = urlsplit(url).hostname or ""
     words = ["--network", "host"] if _is_loopback(host) else []
     if host == "host.docker.internal":
@@ -114,6 +114,7 @@ def _is_loopback(host: str) -> bool:
 def _there(address: str, seconds: float) -> bool:
     """Whether the proxy answers, by then at the latest; says so where it does not."""
     import time
+    from urllib.parse import urlsplit
 
     from llmtab.neighbour import listening
 
@@ -134,6 +135,12 @@ def _shell() -> str:
     return "powershell" if "SHELL" not in os.environ and "PSModulePath" in os.environ else "sh"
 
 
+def _sh(value: str) -> str:
+    from shlex import quote
+
+    return quote(value)
+
+
 def _fish(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
@@ -143,7 +150,7 @@ def _power(value: str) -> str:
 
 
 _SET: Final[Mapping[str, Callable[[str, str], str]]] = {
-    "sh": lambda name, value: f"export {name}={shlex.quote(value)}",
+    "sh": lambda name, value: f"export {name}={_sh(value)}",
     "fish": lambda name, value: f"set -gx {name} {_fish(value)}",
     "powershell": lambda name, value: f"$env:{name} = {_power(value)}",
     "dotenv": lambda name, value: f"{name}={value}",

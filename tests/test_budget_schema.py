@@ -1,0 +1,58 @@
+"""`budgets:` and `alerts:` in llmtab.yaml: what they may say, and what is said of a mistake."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from llmtab.budgets.policy import policy
+from llmtab.config import ConfigError, load
+
+GUIDE = Path(__file__).parents[1] / "docs" / "budgets.md"
+EXAMPLES = re.findall(r"^```yaml\n(.*?)^```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_the_guides_examples_work(number: int, tmp_path: Path) -> None:
+    """Every piece of llmtab.yaml in the guide can be pasted as it stands."""
+    (tmp_path / "llmtab.yaml").write_text(EXAMPLES[number])
+    config = load(tmp_path / "llmtab.yaml")
+    found = policy(config.sections.get("budgets"), config.timezone)
+    assert found or "alerts" in config.sections
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "expected"),
+    [
+        ("- 100 EUR per month", 2, "expected an amount"),
+        ("- {limit: 1 USD per day, mach: {project: x}}", 2, "expected 'match'"),
+        ("- {limit: 1 USD per day, weight: pictures}", 2, "no counter"),
+        ("- {limit: 1 USD per day, zone: Mars/Base}", 2, "IANA"),
+        ("- {limit: 1 USD per day, burst: 5 USD}", 2, "no more than the limit"),
+        ("{tiers: {by: colour, levels: {gold: 1 USD}}}", 2, "expected header:NAME"),
+        ("{store: {redis: 'http://x'}}", 2, "redis://host"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(text: str, line: int, expected: str, tmp_path: Path) -> None:
+    """File, line and what was expected."""
+    (tmp_path / "llmtab.yaml").write_text(f"budgets:\n  {text}\n")
+    with pytest.raises(ConfigError, match=expected) as error:
+        load(tmp_path / "llmtab.yaml")
+    assert error.value.line == line
+
+
+def test_an_alert_needs_an_address(tmp_path: Path) -> None:
+    """A webhook is an http address."""
+    (tmp_path / "llmtab.yaml").write_text("alerts: {webhook: 'ftp://x'}\n")
+    with pytest.raises(ConfigError, match="expected an address like https"):
+        load(tmp_path / "llmtab.yaml")
+
+
+def test_limits_have_the_zone_of_the_file(tmp_path: Path) -> None:
+    """A day begins where `timezone` says, unless a limit or all budgets say otherwise."""
+    (tmp_path / "llmtab.yaml").write_text(
+        "timezone: Europe/Berlin\nbudgets: [1 USD per day, {limit: 1 USD per day, zone: Asia/Tokyo}]\n"
+    )
+    config = load(tmp_path / "llmtab.yaml")
+    found = policy(config.sections["budgets"], config.timezone)
+    assert [str(one.window.zone) for one in found.limits.all] == ["Europe/Berlin", "Asia/Tokyo"]
