@@ -127,6 +127,30 @@ def test_other_writers_are_followed(tmp_path: Path) -> None:
     keeper.close()
 
 
+def test_lines_of_others_are_no_trouble(tmp_path: Path) -> None:
+    """Whatever JSON somebody appends to the ledger, counting goes on behind it."""
+    path, now, found = tmp_path / "ledger.jsonl", time.time(), limits()
+    keeper = counted(path, found)
+    odd = [
+        {"time": 5},
+        {"time": "x"},
+        {"labels": 3},
+        {"usage": "x"},
+        {"cost_usd": "much"},
+        {"client": [1]},
+        {"budget": 1},
+    ]
+    rows = [
+        {**json.loads(json.dumps(line(now), default=float)), "seq": n, "writer": "x", **o} for n, o in enumerate(odd)
+    ]
+    rows += [{"a": 1}, {**rows[0], "seq": 99, "time": line(now)["time"], "cost_usd": 0.5}]  # type: ignore[list-item]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    keeper.tick(now)
+    assert spent(keeper, found, now)["ever"] >= 500_000_000_000
+    assert spent(counted(path, found), found, now) == spent(keeper, found, now)
+    keeper.close()
+
+
 def test_a_long_ledger_does_not_hold_up_a_start(tmp_path: Path) -> None:
     """With a checkpoint a start reads only what came after it: 300,000 lines take no longer than none."""
     path, now = tmp_path / "ledger.jsonl", time.time()

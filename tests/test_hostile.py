@@ -3,6 +3,7 @@
 import gzip
 import json
 import struct
+import time
 import tracemalloc
 import zlib
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from functools import cache
 import brotli
 import pytest
 
+import llmtab.reader
 from effort import exhaustive
 from hostile import (
     AWS,
@@ -32,7 +34,8 @@ from hostile import (
     whole,
 )  # fmt: skip
 from llmtab.booking import book
-from llmtab.exchange import TAP_TOTAL, TapMemory
+from llmtab.events import BIG
+from llmtab.exchange import TAP_LIMIT, TAP_TOTAL, TapMemory
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -82,6 +85,40 @@ def test_bombs(passed: str) -> None:
         assert is_honest(line), name
         assert line["usage_reason"].startswith("undecodable:"), name
         assert peak < 70 * MIB, f"{name}: {peak / MIB:.0f} MiB"
+
+
+@pytest.mark.parametrize("passed", ["whole", "streamed"])
+def test_a_bomb_never_holds_the_event_loop(passed: str) -> None:
+    """However few bytes a bomb is, what it unfolds to is found out by decoding no more than the loop has time for; an
+    honest body is decoded once, and at once."""
+    for name, coding, body in bombs():
+        found = exchange(content_type=SSE, content_encoding=coding)
+        memory = found._memory
+        if passed == "streamed":
+            for piece in in_pieces(body[: 512 * 1024], 500):
+                found.feed(piece, CAME)
+        began = time.process_time()
+        assert found.needs_thread(body if passed == "whole" else None), name
+        assert time.process_time() - began < 0.03, name
+        assert memory.used == 0, "what all taps hold is not counted down in a thread"
+    for size, left in ((1000, False), (BIG + 1, passed == "whole"), (TAP_LIMIT + 1, True)):
+        body = gzip.compress(b"data: " + b"x" * size)
+        found = exchange(content_type=SSE, content_encoding="gzip")
+        if passed == "streamed":
+            found.feed(body, CAME)
+        assert found.needs_thread(body if passed == "whole" else None) is left
+
+
+def test_what_was_decoded_to_find_out_is_not_decoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking whether a body needs the thread costs nothing extra, and changes nothing of what is read."""
+    calls = []
+    real = llmtab.reader.decode_all
+    monkeypatch.setattr(llmtab.reader, "decode_all", lambda *args: calls.append(args) or real(*args))
+    body = gzip.compress(answer())
+    found = exchange(content_type=JSON, content_encoding="gzip")
+    assert not found.needs_thread(body)
+    [line] = book(found.close("complete", ENDED, body), prices())
+    assert (line["usage"], len(calls)) == (COUNTED, 1)
 
 
 def test_stacked_codings_are_one_bomb() -> None:

@@ -1,6 +1,5 @@
 """The search for the frames that matter: quick, and the same as reading every frame."""
 
-import json
 import re
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 from llmtab.wire import scan
 from llmtab.wire.framing import FRAMERS, framer
 from llmtab.wire.needles import Needles
-from llmtab.wire.scan import Selector, frames, select, tail_object
+from llmtab.wire.scan import Selector, frames, select
 
 KEYS = ("usage", "error")
 
@@ -218,66 +217,3 @@ def test_many_names_in_one_frame_cost_one_look() -> None:
     """A huge frame that says a key's name thousands of times without a value takes no noticeable time."""
     body = sse([b"[" + b'"usage",' * 50_000 + b"1]"] * 2)
     assert len(select(body, "sse", KEYS, 0, 0)) == 0
-
-
-EMBEDDINGS = b'{"object":"list","data":[{"embedding":[' + b"0.25," * 100_000 + b'1]}],"model":"m","usage":%b%b}'
-USAGE = b'{"prompt_tokens":8,"details":{"x":"}"}}'
-
-
-@pytest.mark.parametrize("after", [b"", b',"object":"list"', b',"x":[{"usage":{"n":2}}]', b',"t":"\\"}{"', b" \n"])
-def test_usage_at_the_end_of_a_huge_body_is_found(after: bytes) -> None:
-    """The usage object of the top level is found in megabytes without parsing them."""
-    body = EMBEDDINGS % (USAGE, after)
-    for whole in (body, body + b"\n", b"\xef\xbb\xbf\n" + body):
-        place = tail_object(whole, "usage")
-        assert place is not None
-        assert json.loads(whole[slice(*place)]) == json.loads(USAGE)
-    assert json.loads(body)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        EMBEDDINGS % (b"null", b""),
-        EMBEDDINGS % (b"7", b""),
-        b'{"a":{"usage":{"n":1}}}',
-        b'{"a":[{"usage":{"n":1}}]}',
-        b'[{"usage":{"n":1}}]',
-        b'{"usage":{"n":1}',
-        b'{"usage":{"n":1',
-        b'{"usage":{"n":1}}{"usage":1}',
-        b'{"a":"\\"usage\\":{}"}',
-        b'{"my\\"usage":{"n":1}}',
-        b'{"a":1}',
-        b"",
-        b'{"usage":{},"text":"' + b"x" * scan.TAIL + b'"}',
-    ],
-)
-def test_an_object_that_is_not_surely_of_the_top_level_is_not_found(body: bytes) -> None:
-    """A member of an inner object, a string that looks like one, a cut body: none of them is believed."""
-    assert tail_object(body, "usage") is None
-
-
-JSON = st.recursive(
-    st.none() | st.integers(0, 9) | st.sampled_from(["usage", '"usage":{}', "}", "\\", 'a"']),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["usage", "a", 'my"usage', "}"]), inner)
-    ),
-    max_leaves=12,
-)
-
-
-@given(JSON, st.sampled_from([None, 1]))
-def test_tail_object_is_what_json_says(value: object, indent: int | None) -> None:
-    """For any JSON document: the object found is the top-level member, or none is found."""
-    body = json.dumps(value, indent=indent).encode()
-    place = tail_object(body, "usage")
-    member = value.get("usage") if isinstance(value, dict) else None
-    if place is not None or body.count(b'"usage"') <= scan.TRIES:
-        assert (json.loads(body[slice(*place)]) if place else None) == (member if isinstance(member, dict) else None)
-
-
-@given(st.binary(max_size=100))
-def test_tail_object_never_raises(body: bytes) -> None:
-    """Any bytes are searched without an exception."""
-    tail_object(b'{"usage":{' + body + b'"usage":{}}', "usage")

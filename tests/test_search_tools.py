@@ -1,4 +1,4 @@
-"""Tests of whole lists and counters with kinds, and what they are for: two search tools with one counter on the wire and two prices."""
+"""Tests of whole lists and counters with kinds, and what they are for: two search tools, one figure, two prices."""
 
 from typing import Any
 

@@ -8,7 +8,7 @@ import binascii
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Final
+from typing import Final, Protocol
 
 from llmtab import agents, fingerprints
 from llmtab.record import label_text
@@ -57,6 +57,20 @@ def request_labels(fields: Iterable[tuple[bytes, bytes]]) -> tuple[dict[str, str
         if lower in signed:
             kept.append((name, value))
     return labels, tuple(kept) if len(kept) < len(fields) else None
+
+
+class Headers(Protocol):
+    """A message's headers as mitmproxy keeps them."""
+
+    fields: Fields
+
+
+def take_labels(headers: Headers) -> dict[str, str]:
+    """The labels in a request's headers, which are taken off where that breaks no signature."""
+    labels, fields = request_labels(headers.fields)
+    if fields is not None:
+        headers.fields = fields
+    return labels
 
 
 def is_ours(name: bytes) -> bool:

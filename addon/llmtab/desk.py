@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from llmtab.booking import book
 from llmtab.coverage import Coverage
+from llmtab.events import BIG
 from llmtab.exchange import Exchange, TapMemory
 from llmtab.ledger_read import recent
 from llmtab.nested import Nested
@@ -80,7 +81,7 @@ class Desk:
             exchange = exchange.following
         asked = exchange.call.body()
         exchange.call.request_bytes = len(asked) if asked is not None else 0
-        if exchange.needs_thread(body) or exchange.needs_thread(asked) or self._must_look_back(exchange):
+        if exchange.needs_thread(body) or _is_big(asked) or self._must_look_back(exchange):
             self._in_thread(self._lines, exchange, how, ended_at, body)
             return
         seen = exchange.close(how, ended_at, body)
@@ -102,7 +103,7 @@ class Desk:
         """The last event of a stream passes: its line is written before the client sees it, and leaves. Whether the
         call is booked now."""
         asked = exchange.call.body()
-        if exchange.needs_thread(asked) or self._must_look_back(exchange):
+        if _is_big(asked) or self._must_look_back(exchange):
             return False
         exchange.call.request_bytes = len(asked) if asked is not None else 0
         seen = exchange.close_early(time())
@@ -205,3 +206,8 @@ class Desk:
         if self.nested.possible:
             self.nested.note(seen.call, seen.ended_at)
         return lines
+
+
+def _is_big(asked: bytes | None) -> bool:
+    """Whether a request is too long to be parsed on the event loop."""
+    return asked is not None and len(asked) > BIG

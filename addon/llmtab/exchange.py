@@ -118,9 +118,21 @@ class Exchange:
         return self.reader.request()
 
     def needs_thread(self, body: bytes | None) -> bool:
-        """Whether `close` would have to parse more than the event loop should wait for."""
-        stacked = "," in self.answer.headers.get("content-encoding", "")  # a bomb more often than not
-        return body is not None and (len(body) > BIG or stacked)
+        """Whether `close` would have to decode or parse more than the event loop should wait for. The encoded size of
+        a coded body tells little: it is decoded up to the bound to find out, and once only."""
+        if body is not None and len(body) > BIG:
+            return True
+        coding = self.answer.headers.get("content-encoding")
+        if not coding or coding == "identity" or self.closed or self._incremental:
+            return False
+        stacked = "," in coding  # a bomb more often than not
+        if body is not None:
+            return stacked or self.reader.is_longer([body], BIG)
+        self._settle()
+        longer = bool(self.chunks) and (stacked or self.reader.is_longer(self.chunks, TAP_LIMIT))
+        if longer:
+            self._release()  # here: what all taps hold belongs to the event loop
+        return longer
 
     def end_needles(self) -> tuple[bytes, ...]:
         """Bytes of which one stands in the last event of this call's stream; () where it cannot be seen while it
@@ -158,8 +170,7 @@ class Exchange:
             chunks = self.chunks[:] if self._size else [body or b""]
             seen.passed = keep(self.answer, chunks, kind, reader.sample, self._size)
         self.chunks.clear()
-        self._memory.used -= self._counted
-        self._counted = 0
+        self._release()
         return seen
 
     def close_early(self, ended_at: float) -> Observation | None:
@@ -184,6 +195,8 @@ class Exchange:
     def _settle(self) -> None:
         """Count what was kept since the last time."""
         fresh = self.chunks[self._settled :]
+        if not fresh:
+            return
         new = sum(map(len, fresh))
         self._settled += len(fresh)
         self._size += new
@@ -191,12 +204,17 @@ class Exchange:
         self._counted += held
         self._memory.used += held
 
+    def _release(self) -> None:
+        """Nothing is held any more. A call that is closed in a thread has none of it counted."""
+        if self._counted:
+            self._memory.used -= self._counted
+            self._counted = 0
+
     def _go_incremental(self) -> None:
         """From here on the reader takes every piece at once; what was kept goes through it first."""
         self._incremental = True
         kept, self.chunks = self.chunks, []
-        self._memory.used -= self._counted
-        self._counted = 0
+        self._release()
         self.reader.begin()
         for chunk in kept:
             self.reader.feed(chunk, self._size)

@@ -27,6 +27,7 @@ from llmtab.exchange import Exchange
 from llmtab.headers import Picker
 from llmtab.ladder import Ladder
 from llmtab.observation import Answer, Call
+from llmtab.passing import is_large, is_stream, streams
 from llmtab.profiles import GUESS, SOCKET, Claim
 from llmtab.record import new_id
 from llmtab.setup import Setup, declare_options
@@ -39,12 +40,6 @@ log = logging.getLogger("llmtab")
 
 TCP_TIMEOUT: Final = 3600
 """Seconds. mitmproxy cuts a connection after 600 s of silence, and a slow model is silent for longer than that."""
-UPLOAD: Final = 64 * 1024
-"""A request body above this that nobody will read is passed on as it comes."""
-_STREAMING: Final = re.compile(
-    r"text/event-stream|application/(?:x-ndjson|stream\+json|x-jsonl|jsonl|vnd\.amazon\.eventstream|grpc|connect)", re.I
-)
-_ASKS_STREAM: Final = re.compile(rb'"stream"\s*:\s*true')
 _ANSWER_HEADERS: Final = frozenset({b"content-type", b"content-encoding"})
 _CALL_HEADERS: Final = frozenset({b"content-type", b"content-encoding"}) | attribution.HEADERS | retries.HEADERS
 _IS_OURS: Final = re.compile(f"{attribution.PREFIX.decode()}|{attribution.PROXY_USER.decode()}$").match
@@ -112,7 +107,7 @@ class Meter:
         if helpers := self._upkeep.helpers(setup, _STATE):
             vars(self)["addons"] = helpers
         if self.desk.guard is not None:
-            self.desk.guard.install(self, _STATE, http.Response.make)
+            self.desk.guard.install(self, _STATE, http.Response.make, _tell_client)
 
     def running(self) -> None:
         for name in ctx.options.deferred:
@@ -209,10 +204,10 @@ class Meter:
             setattr(flow, _BATCH, self.batches.open(self._call(setup, flow, claim, host), claim))
             return
         if claim is None or claim.binding.role == "not_billed":
-            self._labels(flow)
+            attribution.take_labels(request.headers)
             if claim is None and setup.profiles.at_host(request.data.host.lower(), request.data.port):
                 self.desk.coverage.unknown_path(host)
-            if _has_large_body(request):
+            if is_large(request.headers.get("content-length"), request.headers.get("transfer-encoding")):
                 request.stream = True
             return
         exchange = Exchange(self._call(setup, flow, claim, host), claim, self.desk.memory)
@@ -235,21 +230,12 @@ class Meter:
                 return setup.profiles.match(named, data.port, method, path) or claim, named
         return claim, data.host
 
-    @staticmethod
-    def _labels(flow: http.HTTPFlow) -> dict[str, str]:
-        """The labels in the request's headers, which are taken off where that breaks no signature."""
-        headers = flow.request.headers
-        labels, fields = attribution.request_labels(headers.fields)
-        if fields is not None:
-            headers.fields = fields
-        return labels
-
     def _call(self, setup: Setup, flow: http.HTTPFlow, claim: Claim, host: str) -> Call:
         request, data = flow.request, flow.request.data
         headers = self._pickers_for(claim)[0].pick(data.headers.fields)
         labels, user = {}, vars(flow.client_conn).get(_USER)
         if any(map(_IS_OURS, headers)):
-            said = self._labels(flow)
+            said = attribution.take_labels(request.headers)
             labels = said if self._ladder.believes_headers else {}
             user = attribution.proxy_user(headers.pop("proxy-authorization", None)) or user
         if flow.metadata:
@@ -260,11 +246,9 @@ class Meter:
         query = request.query.get if b"?" in data.path else _no_query
         if key := setup.fingerprints.of(headers, query("key")):
             client["key"] = key
-        began = data.timestamp_start
-        method = data.method.decode("ascii", "replace")
-        ident = new_id(int(began * 1e9))
+        began, method = data.timestamp_start, data.method.decode("ascii", "replace")
         call = Call(
-            ident, host, method, claim.path, began, headers, lambda: flow.request.raw_content, query, labels, client,
+            new_id(int(began * 1e9)), host, method, claim.path, began, headers, lambda: flow.request.raw_content, query, labels, client,
             server=(data.host, data.port),
         )  # fmt: skip
         self._ladder.climb(call, claim.binding.provider, user)
@@ -294,7 +278,7 @@ class Meter:
         if exchange is None:
             if (fetch := vars(flow).get(_BATCH)) is not None:
                 self._fetched(flow, response, fetch)
-            if not response.stream and _STREAMING.match(response.headers.get("content-type", "")):
+            if not response.stream and is_stream(response.headers.get("content-type", "")):
                 response.stream = True
             return
         data = response.data
@@ -311,19 +295,11 @@ class Meter:
         response.stream = fetch.answered(answer, response.headers.get("content-range", ""), response.stream, stop)
 
     def _streams(self, flow: http.HTTPFlow, exchange: Exchange, content_type: str) -> bool:
-        if self._stream_all or _STREAMING.match(content_type):
+        if self._stream_all or is_stream(content_type):
             return True
         if flow.response is None or flow.response.status_code >= 400:
             return False
-        if exchange.claim.binding.stream:
-            return True
-        if not content_type.startswith("application/json"):
-            # audio, images, event streams under a name of their own: nothing a JSON reader would want whole
-            return bool(content_type) and "json" not in content_type
-        body = flow.request.raw_content or b""
-        return b'"stream"' in body and bool(
-            _ASKS_STREAM.search(body, 0, UPLOAD) or _ASKS_STREAM.search(body, max(0, len(body) - UPLOAD))
-        )
+        return exchange.claim.binding.stream or streams(content_type, flow.request.raw_content or b"")
 
     def response(self, flow: http.HTTPFlow) -> None:
         if flow.response is None:
@@ -361,9 +337,8 @@ class Meter:
             fetch.close(complete=False, body=None)
 
 
-def _has_large_body(request: http.Request) -> bool:
-    length = request.headers.get("content-length")
-    return int(length) > UPLOAD if length and length.isdecimal() else "transfer-encoding" in request.headers
+def _tell_client(flow: http.HTTPFlow, frame: bytes) -> None:
+    ctx.master.commands.call("inject.websocket", flow, True, frame)
 
 
 def _is_wanted(name: bytes) -> bool:

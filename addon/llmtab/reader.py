@@ -41,8 +41,8 @@ class Reader:
     """
 
     __slots__ = (
-        "_answer", "_call", "_claim", "_decoder", "_end", "_folds", "_held", "_look", "_selector", "first_text", "kind",
-        "sample", "torn", "undecodable",
+        "_answer", "_call", "_claim", "_decoded", "_decoder", "_end", "_folds", "_held", "_look", "_selector",
+        "first_text", "kind", "sample", "torn", "undecodable",
     )  # fmt: skip
 
     def __init__(self, call: Call, claim: Claim, answer: Answer) -> None:
@@ -52,6 +52,7 @@ class Reader:
         self._folds: list[Fold] | None = None
         self._selector: Selector | None = None
         self._decoder: Any = None
+        self._decoded: tuple[int, Body] | None = None  # of so many chunks, by `is_longer`
         self._held = b""
         self._end = b""
         self._look = 0  # at this size of the stream the sample wants the next piece
@@ -108,10 +109,21 @@ class Reader:
                 return
         self.kept([body], coding)
 
+    def is_longer(self, chunks: list[bytes], most: int) -> bool:
+        """Whether a coded body has more than `most` bytes. No more than these are decoded, and what is not longer has
+        not to be decoded again."""
+        found = decode_all(chunks, self.coding, most)
+        self._decoded = None if found.broken == "limit" else (len(chunks), found)
+        return self._decoded is None
+
     def kept(self, chunks: list[bytes], coding: str) -> None:
         """Decode, find out the framing, feed the events that matter. From the beginning, whatever was read before."""
         self._folds, self.torn, self.first_text = None, False, None
-        whole = decode_all(chunks, coding, max(DECODED_LIMIT, sum(map(len, chunks)) if not coding else 0))
+        decoded, self._decoded = self._decoded, None
+        if decoded is not None and decoded[0] == len(chunks) and coding:
+            whole = decoded[1]
+        else:
+            whole = decode_all(chunks, coding, max(DECODED_LIMIT, sum(map(len, chunks)) if not coding else 0))
         self.undecodable = whole.broken
         media_type = self._answer.headers.get("content-type", "")
         self.kind = kind = sniff(media_type, whole.data[:SNIFFED])

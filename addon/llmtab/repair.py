@@ -42,7 +42,7 @@ def _keep(path: Path, tail: bytes) -> None:
 
 
 def too_wide(path: Path) -> str | None:
-    """A sentence naming who can get at a file (the ledger, its notes, a key) beside its owner, or None.
+    """A sentence naming who can get at a file (the ledger, its notes, a key, llmtab.yaml) beside its owner, or None.
 
     A folder that others may read shows them names only; one they may write to lets them replace the file, unless it
     is sticky (as /tmp is). A file that is not there yet is nobody's business.
@@ -56,3 +56,12 @@ def too_wide(path: Path) -> str | None:
     if folder & 0o022 and not folder & stat.S_ISVTX:
         return f"{path.parent} can be written by others (mode {stat.S_IMODE(folder):04o}): chmod 700 {path.parent}"
     return None
+
+
+def too_open(folder: Path) -> str | None:
+    """A sentence about a folder of llmtab's own that others may look into, or None. One that is not there is closed."""
+    try:
+        mode = stat.S_IMODE(folder.stat().st_mode)
+    except FileNotFoundError:
+        return None
+    return f"{folder} is open to others (mode {mode:04o}): chmod 700 {folder}" if mode & 0o077 else None

@@ -24,7 +24,7 @@ from llmtab.housekeeping import Policy
 from llmtab.ledger import Ledger
 from llmtab.pricing import PriceBook
 from llmtab.profiles import Profiles
-from llmtab.repair import too_wide
+from llmtab.repair import too_open, too_wide
 from llmtab.retention import span
 from llmtab.rotation import rotation
 from llmtab.sources import Sources, Stamp
@@ -121,6 +121,8 @@ class Setup:
         """The set-up that mitmproxy's options describe. Raises ValueError or OSError with one clear line."""
         sources = checked(options)
         found = sources.read()
+        if old is None or old.sources.config != sources.config:
+            _name_what_is_open(sources.config or home() / "llmtab.yaml")
         warn = _amount(options.llmtab_warn_usd, "llmtab_warn_usd")
         path = Path(options.llmtab_ledger).expanduser() if options.llmtab_ledger else home() / "ledger.jsonl"
         return cls(
@@ -173,11 +175,16 @@ def _ledger(path: Path, fsync: str, key: bytes | None, old: Setup | None) -> Led
         return old.ledger
     ledger = Ledger(path, fsync=fsync, key=key)
     ledger.open()
-    if said := too_wide(home() / "key"):
-        log.warning("llmtab: %s", said)
     if old is not None:
         old.ledger.close()
     return ledger
+
+
+def _name_what_is_open(config: Path) -> None:
+    """Warn of what others on this machine may read: the keys of fingerprints, webhooks and stores are in there."""
+    for said in (too_open(home()), too_wide(home() / "key"), too_wide(config)):
+        if said:
+            log.warning("llmtab: %s", said)
 
 
 def _amount(text: str, option: str) -> Decimal | None:

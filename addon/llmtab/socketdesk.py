@@ -17,7 +17,7 @@ from llmtab.desk import Desk
 from llmtab.events import BIG, parse
 from llmtab.exchange import Exchange
 from llmtab.ladder import Ladder
-from llmtab.observation import Observation
+from llmtab.observation import Call, Observation
 from llmtab.sockets import Socket
 
 STATE: Final = "_llmtab_socket"
@@ -182,6 +182,10 @@ class SocketDesk:
         if ending is not None:
             at, by_client, code = ending
             self.close(socket, at, by_client=by_client, code=code)
+
+    def refuse(self, socket: Socket, call: Call) -> None:
+        """What the last message asked for is not sent on: its line says so."""
+        self._book(socket.refuse(call, time()))
 
     def _book(self, over: list[Observation]) -> bool:
         for seen in over:

@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from test_streams import CHAT_EVENTS, DONE
 from upstream import Answer, Upstream, reply, stream
 
 CLAUDE_USAGE: Final = {
@@ -16,6 +17,7 @@ GEMINI_USAGE: Final = {
     "input_tokens": 100, "cache_read_input_tokens": 60, "output_tokens": 25, "reasoning_output_tokens": 5,
     "total_tokens": 125,
 }  # fmt: skip
+CHAT_USAGE: Final = {"input_tokens": 30, "output_tokens": 12, "total_tokens": 42}
 """What each answer means, in the ledger's words."""
 
 
@@ -75,9 +77,10 @@ GEMINI: Final = {
 
 
 def compose(upstream: Upstream) -> None:
-    """From now on the upstream is all three providers."""
+    """From now on the upstream is Anthropic, OpenAI and Google."""
     upstream.on("POST api.anthropic.com/v1/messages", messages())
     upstream.on("POST api.openai.com/v1/responses", responses())
+    upstream.on("POST api.openai.com/v1/chat/completions", stream(*CHAT_EVENTS, DONE))
     for version in ("v1", "v1beta"):
         models = f"POST generativelanguage.googleapis.com/{version}/models/gemini-2.5-pro"
         upstream.on(f"{models}:streamGenerateContent", stream(GEMINI))

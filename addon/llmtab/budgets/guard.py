@@ -5,7 +5,7 @@ no budgets there is no guard.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from time import time
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +18,7 @@ from llmtab.budgets.gate import Gate, Gone
 from llmtab.budgets.keeper import Keeper
 from llmtab.budgets.notices import Notices
 from llmtab.budgets.policy import Header, Policy, policy
+from llmtab.budgets.rebuild import MALFORMED
 from llmtab.budgets.refusal import Refusal
 from llmtab.budgets.store import Store
 from llmtab.exchange import Exchange
@@ -79,11 +80,11 @@ class Guard:
         self._look_at = 0.0
         self.gate = Gate(said, store, Notices(self._alerts.send))
 
-    def install(self, meter: Any, state: str, make: Callable[[int, bytes, dict[str, str]], Any]) -> None:
-        """The hooks of budgets on a meter: see `hooks`."""
+    def install(self, meter: Any, *tools: Any) -> None:
+        """The hooks of budgets on a meter, with what they need of the shell: see `hooks.install`."""
         from llmtab.budgets.hooks import install
 
-        install(meter, self, state, make)
+        install(meter, self, *tools)
 
     @property
     def shows_headers(self) -> bool:
@@ -108,6 +109,10 @@ class Guard:
         await self._ready()
         return await self.gate.decide(call, claim, length, self.setup.prices, header=header, gone=gone)
 
+    async def frame(self, call: Call, claim: Claim, header: Header, gone: Gone) -> Refusal | None:
+        """`decide`, of a socket's frame: one of a route that costs nothing passes."""
+        return await self.decide(call, claim, header, gone=gone) if claim.binding.role in ROLES else None
+
     async def _ready(self) -> None:
         if self._keeper is not None and not self._keeper.open:
             await self._keeper.ready()
@@ -121,7 +126,10 @@ class Guard:
         seq = self.setup.ledger.seq
         for call in calls(lines):
             if self._keeper is None or self._keeper.open:
-                self.gate.settle(call, seq)
+                try:
+                    self.gate.settle(call, seq)
+                except MALFORMED:
+                    log.warning("llmtab: a call could not be counted against the budgets", exc_info=True)
                 if self._keeper is not None:
                     self._keeper.made(seq, len(call))
             else:

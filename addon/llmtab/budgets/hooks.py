@@ -4,18 +4,33 @@ Knows a flow by the few attributes it touches, and is given what makes a respons
 """
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from inspect import isawaitable
+from typing import Any, Final
 
 from llmtab.budgets.guard import Guard
+from llmtab.observation import Call
+from llmtab.socketdesk import STATE as SOCKET_STATE
+from llmtab.sockets import Socket
+
+_DECIDED: Final = "_llmtab_decided"
+"""The call of a socket that was asked about last."""
 
 type Make = Callable[[int, bytes, dict[str, str]], Any]
+type Send = Callable[[Any, bytes], None]
 
 
-def install(meter: Any, guard: Guard, state: str, make: Make) -> None:
+def install(meter: Any, guard: Guard, state: str, make: Make, send: Send) -> None:
     """Gives a meter the hooks of budgets: its own, so that without budgets there are none.
 
-    `state`: under which name a flow keeps its exchange; `make` makes a response of status, body and headers.
+    `state`: under which name a flow keeps its exchange; `make` makes a response of status, body and headers;
+    `send(flow, frame)` sends a text frame to the client of a socket.
     """
+    _on_requests(meter, guard, state, make)
+    _on_sockets(meter, guard, send)
+
+
+def _on_requests(meter: Any, guard: Guard, state: str, make: Make) -> None:
     estimate, heads = vars(meter).get("request"), type(meter).responseheaders
 
     async def request(flow: Any) -> None:
@@ -42,3 +57,39 @@ def install(meter: Any, guard: Guard, state: str, make: Make) -> None:
     vars(meter)["request"] = request
     if guard.shows_headers:
         vars(meter)["responseheaders"] = responseheaders
+
+
+def _on_sockets(meter: Any, guard: Guard, send: Send) -> None:
+    passes = vars(meter).get("websocket_message")
+
+    async def websocket_message(flow: Any) -> None:
+        """A frame that asks for a response: a refused one is dropped, and the provider's error goes back instead."""
+        message = flow.websocket.messages[-1]
+        if message.injected or passes is None:
+            return
+        given = passes(flow)
+        if isawaitable(given):
+            await given
+        socket: Socket | None = vars(flow).get(SOCKET_STATE)
+        call = socket.asked if socket is not None and message.from_client else None
+        if socket is None or call is None or vars(flow).get(_DECIDED) == call.id:
+            return
+        setattr(flow, _DECIDED, call.id)
+        frame = await _refused(guard, socket, call, message.content, flow)
+        if frame is not None:
+            message.drop()
+            meter.sockets.refuse(socket, call)
+            if frame:
+                send(flow, frame)
+
+    if passes is not None:
+        vars(meter)["websocket_message"] = websocket_message
+
+
+async def _refused(guard: Guard, socket: Socket, call: Call, content: bytes, flow: Any) -> bytes | None:
+    """The frame that goes back in the place of one that a budget refuses; None where it may pass."""
+    asked = replace(call, body=lambda: content)
+    header, gone = flow.request.headers.get, lambda: not flow.client_conn.connected
+    refused = await guard.frame(asked, socket.claim, header, gone)
+    call.budget, call.refused = asked.budget, asked.refused
+    return None if refused is None else refused.frame or b""

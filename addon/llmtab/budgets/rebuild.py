@@ -27,6 +27,9 @@ MARGIN: Final = 600.0
 LOOKED: Final = 200
 """Bytes in which a line names its writer and its time."""
 
+MALFORMED: Final = (ValueError, TypeError, AttributeError, ArithmeticError)
+"""What a line that somebody else wrote into the ledger may raise."""
+
 type Line = dict[str, Any]
 
 
@@ -71,13 +74,14 @@ class Counter:
             main = self._main
         else:
             self._main = line
-        try:
-            at = counted_at(main)
-        except ValueError:
-            return
         # A sub-line has no facts of its own: it is charged to the limits of the line it belongs to.
         whole = [main] if main is line else [{**line, "request_model": main.get("request_model"), **_who(main)}]
-        for limit, key, amount in charges(self.limits, whole, at, own=line.get("writer") == self.own):
+        try:
+            at = counted_at(main)
+            needs = charges(self.limits, whole, at, own=line.get("writer") == self.own)
+        except MALFORMED:
+            return  # not one of our lines
+        for limit, key, amount in needs:
             self.store.charge(limit, key, amount, at)
 
 

@@ -43,7 +43,8 @@ def look(call: Call, claim: Claim, length: str) -> tuple[Asked, str]:
     size = int(length) if length.isdecimal() and len(length) < LONGEST_LENGTH else 0
     request = asked(call.body() or b"", call.headers.get("content-encoding", ""), size)
     captures = claim.captures
-    return request, captures.get("model") or request.model or captures.get("deployment") or ""
+    model = captures.get("model") or request.model or captures.get("deployment") or call.query("model")
+    return request, model or ""
 
 
 def worst(call: Call, claim: Claim, request: Asked, model: str, habit: Habit, prices: PriceBook, now: float) -> Worst:

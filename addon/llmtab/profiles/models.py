@@ -173,9 +173,10 @@ class Batch(Strict):
     that has a value counts.
 
     `results`: tests of which one holds for an item of a batch result, and for no other file. `each`: where the items
-    stand in a JSON document; absent: the result is a file of one item a line. `id`: the id they are counted under, where
-    it is not the path's `{batch}`. `key`: the client's name of the request. `shapes`: which dialect an item's answer
-    speaks (the last one of the route where none fits). `failed`: tests for requests that failed, which cost nothing.
+    stand in a JSON document; absent: the result is a file of one item a line. `id`: the id they are counted under,
+    where it is not the path's `{batch}`. `key`: the client's name of the request. `shapes`: which dialect an item's
+    answer speaks (the last one of the route where none fits). `failed`: tests for requests that failed, which cost
+    nothing.
     """
 
     results: list[Where] = Field(min_length=1)

@@ -18,14 +18,6 @@ from llmtab.wire.quick import Lines, Odd
 MAX_HELD: Final = 1024 * 1024
 """Bytes of one of the last frames that a Selector holds back; usage and ends of streams are far smaller."""
 
-TAIL: Final = 64 * 1024
-"""Bytes at the end of a big JSON body in which `tail_object` looks."""
-TRIES: Final = 8
-"""Members of one name that it looks at: each may cost a pass over TAIL."""
-
-_SPACE: Final = rb"[ \t\r\n]*+"
-_MARKS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[{}\[\]]', re.DOTALL)
-
 
 class Selector:
     """`select` for a body that arrives in chunks, in bounded memory.
@@ -122,43 +114,3 @@ def _messages(body: bytes) -> Iterator[bytes]:
             size = len(body)
         yield body[start : start + size]
         start += size
-
-
-def tail_object(body: bytes, key: str) -> tuple[int, int] | None:
-    """Where the object stands that is the value of `key` in the top-level object, if that is near the end of the body.
-
-    (first byte, byte after the last) of the last such member within TAIL bytes of the end; None if there is none, or
-    if what follows it does not lead out of exactly one object at the body's end. Costs the same for a body of any size.
-    The body must be whole: in one that was cut, a member of an inner object can look like one of the top level.
-    """
-    if body[:64].removeprefix(b"\xef\xbb\xbf").lstrip()[:1] != b"{":
-        return None
-    quoted = b'"' + key.encode() + b'"'
-    opening = re.compile(re.escape(quoted) + _SPACE + rb":" + _SPACE + rb"\{")
-    position = len(body)
-    for _ in range(TRIES):
-        position = body.rfind(quoted, max(0, len(body) - TAIL), position)
-        if position < 0:
-            return None
-        match = opening.match(body, position)
-        # After a backslash the quote is part of a longer name.
-        if match and body[position - 1 : position] != b"\\":
-            end = _closing(body, match.end())
-            over = end and _closing(body, end)
-            if over and not body[over:].strip():
-                return match.end() - 1, end
-    return None
-
-
-def _closing(body: bytes, start: int) -> int:
-    """The byte after the brace or bracket that closes the level this position stands in; 0 if none does."""
-    depth = 1
-    for mark in _MARKS.finditer(body, start):
-        byte = mark[0]
-        if byte in (b"{", b"["):
-            depth += 1
-        elif byte in (b"}", b"]"):
-            depth -= 1
-            if not depth:
-                return mark.end()
-    return 0

@@ -10,7 +10,7 @@ import pytest
 
 from llmtab.cli import main
 from llmtab.record import decode, encode
-from llmtab.verbs_reprice import repriced
+from llmtab.verbs.reprice import repriced
 
 JUNE = "2026-06-01T00:00:00Z"
 TABLE = """

@@ -13,7 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from llmtab import verbs_reprice
 from llmtab.verbs import Verbs, add_verb, default_ledger
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ COUNTS: Final = {
     "input-audio": "audio_input_tokens",
     "output-audio": "audio_output_tokens",
     "web-search": "web_search_requests",
+    "web-search-preview": "web_search_preview_requests",
 }
 MOST: Final = 10**15
 """No call has used that much of anything."""
@@ -38,7 +38,7 @@ prints one {"cost_usd", "cost_reason"?, "cost_lines"} for each. Exit status 1: n
 
 
 def add_parsers(verbs: Verbs) -> None:
-    """Declares `price` and `reprice`."""
+    """Declares the verb."""
     example = "llmtab price openai/gpt-4o --input 12000 --cache-read 8000 --output 500"
     summary = "show what a call costs, line by line, or why not"
     parser = add_verb(verbs, "price", run, summary=summary, details=DETAILS, example=example)
@@ -60,7 +60,6 @@ def add_parsers(verbs: Verbs) -> None:
     what.add_argument("--stale", action="store_true", help="how old the table is; exit status 1 if over 60 days")
     parser.add_argument("--json", action="store_true", help="for programs")
     add_table_arguments(parser)
-    verbs_reprice.add_parsers(verbs)
 
 
 def add_table_arguments(parser: argparse.ArgumentParser) -> None:

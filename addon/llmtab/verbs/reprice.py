@@ -45,7 +45,7 @@ class Sum:
 
 def add_parsers(verbs: Verbs) -> None:
     """Declares the verb."""
-    from llmtab.verbs_price import add_table_arguments, moment
+    from llmtab.verbs.price import add_table_arguments, moment
 
     parser = add_verb(
         verbs,
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints a sum a model. Exit status 0 whatever changed."""
     from llmtab.ledger_read import Skipped, read
     from llmtab.record import encode
-    from llmtab.verbs_price import open_book
+    from llmtab.verbs.price import open_book
 
     book, path = open_book(args), args.ledger or default_ledger()
     sums: dict[str, Sum] = defaultdict(Sum)
