@@ -345,8 +345,14 @@ def test_text_that_may_not_be_kept(value: str) -> None:
 )
 def test_tiers(tier: Any, pricing: str | None) -> None:
     """The tier's raw word is kept, and beside it one for pricing: the profile's, a common one, or lower case."""
-    told = read(dialect(tier="/tier", tiers={"fast": "priority"}), {"tier": tier})
+    told = read(dialect(tier="/tier", tiers={"fast": "priority"}), {"tier": tier, "usage": {"in": 1}})
     assert (told.service_tier, told.pricing_tier) == (str(tier), pricing)
+
+
+def test_a_wish_in_a_stream_that_was_cut() -> None:
+    """What a stream began with is the wish; without its account an estimate is made at the ordinary price."""
+    told = read(dialect(tier="/tier"), {"tier": "auto"})
+    assert (told.service_tier, told.pricing_tier) == ("auto", None)
 
 
 def test_marks() -> None:

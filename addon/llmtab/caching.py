@@ -23,8 +23,9 @@ KEPT_FILES = 64  # an edited file leaves its old parsed form behind; beyond this
 def cached(paths: Path | Sequence[Path], version: str, build: Callable[[], Any], *, extra: str = "") -> Any:
     """The value of `build()`, kept by the content of `paths` (and `extra`), their names and `version`.
 
-    `version` names the form; the code that builds it belongs to `paths`, so that no other code believes it. The value may hold dict (str keys),
-    list, str, int, Decimal, bool and None. Raises what `build` and reading `paths` raise (OSError).
+    `version` names the form; the code that builds it belongs to `paths`, so that no other code believes it. The value
+    may hold dict (str keys), list, str, int, Decimal, bool and None. Raises what `build` and reading `paths` raise
+    (OSError).
     """
     files = [paths] if isinstance(paths, Path) else list(paths)
     key = _key(files, version, extra)

@@ -22,7 +22,6 @@ from llmtab.repeats import Repeats
 from llmtab.retries import Retries
 from llmtab.setup import Setup
 from llmtab.upkeep import Upkeep
-from llmtab.watch import Watchers
 
 if TYPE_CHECKING:
     from llmtab.guess import Guesser
@@ -48,7 +47,7 @@ class Desk:
     `setup`: what is in force (None: the start failed). `memory`: raw bytes all open taps hold.
     """
 
-    def __init__(self, watchers: Watchers, upkeep: Upkeep) -> None:
+    def __init__(self, tell: Callable[[list[Line]], None], upkeep: Upkeep) -> None:
         self.setup: Setup | None = None
         self.guard: Guard | None = None
         """What keeps the budgets; None while there are none."""
@@ -56,7 +55,7 @@ class Desk:
         self.memory: Final = TapMemory()
         self.calls: Final[dict[str, Exchange]] = {}
         """The calls that are under way, by id."""
-        self._watchers = watchers
+        self._tell = tell
         self._upkeep = upkeep
         self._retries = Retries()
         self._repeats = Repeats()
@@ -134,7 +133,7 @@ class Desk:
             if self.guard is not None:
                 self.guard.settle(lines)
             self.setup.ledger.append(lines)
-            self._watchers.tell(lines)
+            self._tell(lines)
             if lines[0]["usage_source"] != "reported":
                 self.coverage.line(lines[0])
             if self._upkeep.estimator is not None:

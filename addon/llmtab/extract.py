@@ -20,8 +20,9 @@ from llmtab.usage import COUNTERS, Quantity, excesses
 NOTHING: Final[dict[str, Any]] = {}
 """Stands for the usage object of a call that had none."""
 STANDARD_TIERS: Final[Mapping[str, str]] = {"default": "standard", "on_demand": "standard"}
-"""Words for the ordinary tier that several providers share. `auto` is none of them: it is a request's wish, and where an
-answer only repeats it the tier that served the call is not known, nor is its price."""
+"""Words for the ordinary tier that several providers share. `auto` is none of them: it is a request's wish, and where
+an answer only repeats it the tier that served the call is not known, nor is its price."""
+WISH: Final = "auto"
 
 MOST_REASONS: Final = 16
 """Different reasons to stop that are kept of one call: no provider has as many, a hostile list has millions."""
@@ -221,7 +222,9 @@ class Fold:
         if pricing_tier is not None:
             tier = _text(out, "pricing_tier", pricing_tier) or tier
         if tier is not None:
-            out.pricing_tier = dialect.tiers.get(tier) or STANDARD_TIERS.get(tier.lower(), tier.lower())
+            named = dialect.tiers.get(tier) or STANDARD_TIERS.get(tier.lower(), tier.lower())
+            # The first events of a stream repeat the wish; if the account did not come, what was served did not either.
+            out.pricing_tier = None if named == WISH and not out.seen else named
         if isinstance(place, str) and place:
             out.region = wire_text(dialect.regions.get(place, place))
 

@@ -63,7 +63,7 @@ class Meter:
         self._ticker: asyncio.Task[None] | None = None
         self._watchers = Watchers()
         self._upkeep = Upkeep()
-        self.desk = Desk(self._watchers, self._upkeep)
+        self.desk = Desk(self._watchers.tell, self._upkeep)
         self.sockets = SocketDesk(self.desk)
         self.batches = Batches(self.desk)
 
@@ -248,8 +248,8 @@ class Meter:
             client["key"] = key
         began, method = data.timestamp_start, data.method.decode("ascii", "replace")
         call = Call(
-            new_id(int(began * 1e9)), host, method, claim.path, began, headers, lambda: flow.request.raw_content, query, labels, client,
-            server=(data.host, data.port),
+            new_id(int(began * 1e9)), host, method, claim.path, began, headers, lambda: flow.request.raw_content, query,
+            labels, client, server=(data.host, data.port),
         )  # fmt: skip
         self._ladder.climb(call, claim.binding.provider, user)
         return call

@@ -95,7 +95,7 @@ def bake_shipped(folder: Path, path: Path | None = None) -> Path:
 
 
 def _code() -> list[Path]:
-    """What decides how a file is understood: part of the cache's key, so that changed code never believes an old one."""
+    """What decides how a file is understood: part of the cache's key, so that no other code believes an old one."""
     room = Path(__file__).parent
     return [*sorted(room.glob("*.py")), room.parent / "documents.py", room.parent / "usage.py"]
 

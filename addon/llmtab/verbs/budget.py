@@ -4,7 +4,6 @@ Knows how it looks. Must not know how spending is counted: `budgets` does.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -132,4 +131,6 @@ def _table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def _json(value: Any) -> str:
+    import json
+
     return json.dumps(value, default=lambda one: float(one) if isinstance(one, Decimal) else str(one))
