@@ -15,8 +15,8 @@ from batch_files import chat, jsonl, part, whole
 from proxy import Proxy
 from upstream import Upstream, reply
 
-from llmtab.ledger_read import read
-from llmtab.ledger_verify import verify
+from llmtab.ledger.reader import read
+from llmtab.ledger.verify import verify
 
 FILE = "https://api.openai.com/v1/files/file-large/content"
 TARGET = "GET api.openai.com/v1/files/file-large/content"

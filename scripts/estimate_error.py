@@ -26,9 +26,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "addon"))
 
 from llmtab.booking import book  # noqa: E402
+from llmtab.estimates.guess import Guesser  # noqa: E402
 from llmtab.exchange import Exchange, TapMemory  # noqa: E402
 from llmtab.observation import Answer, Call  # noqa: E402
-from llmtab.guess import Guesser  # noqa: E402
 from llmtab.pricing import PriceBook  # noqa: E402
 from llmtab.profiles import Profiles  # noqa: E402
 from llmtab.wire.decoding import decode_all  # noqa: E402

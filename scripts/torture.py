@@ -19,9 +19,9 @@ from proxy import Proxy, until
 from upstream import Upstream
 
 from ledger_helpers import Disk
-from llmtab.ledger import Ledger
-from llmtab.ledger_read import Skipped, read
-from llmtab.ledger_verify import verify
+from llmtab.ledger.reader import Skipped, read
+from llmtab.ledger.verify import verify
+from llmtab.ledger.writer import Ledger
 
 LINE = {
     "schema": 1, "id": "0199c0de-0000-7000-8000-000000000000", "writer": "", "seq": 0,
@@ -54,7 +54,7 @@ def crashes(folder: Path, how: signal.Signals, rounds: int) -> bool:
 def writers(folder: Path) -> bool:
     """Many processes, one file."""
     program = (
-        "import sys; from pathlib import Path; from llmtab.ledger import Ledger\n"
+        "import sys; from pathlib import Path; from llmtab.ledger.writer import Ledger\n"
         "ledger = Ledger(Path(sys.argv[1])); ledger.open()\n"
         f"for n in range({LINES}):\n"
         "    ledger.append([{'schema': 1, 'id': f'{sys.argv[2]}-{n}', 'text': 'x' * (n % 600)}])\n"

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from llmtab.ledger_read import Skipped, read
+from llmtab.ledger.reader import Skipped, read
 
 
 def call(number: int, **facts: Any) -> dict[str, Any]:

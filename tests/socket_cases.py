@@ -19,7 +19,7 @@ from llmtab.booking import book
 from llmtab.observation import Answer, Call, Observation
 from llmtab.pricing import PriceBook
 from llmtab.profiles import SOCKET, Profiles
-from llmtab.sockets import Socket
+from llmtab.sockets.socket import Socket
 
 ORDERLY = {1000, 1001}
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmtab.agents import HEADERS, Wanted, body_session, by_user_agent, header_ids
+from llmtab.attribution.agents import HEADERS, Wanted, body_session, by_user_agent, header_ids
 
 UUID = "0b1c7f3e-8d52-4c1c-9a45-3c7a1f0e9d11"
 

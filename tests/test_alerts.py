@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from llmtab.alerts import QUEUED, Alerts
+from llmtab.budgets.alerts import QUEUED, Alerts
 
 MESSAGE = {"event": "soft_limit", "limit": "day", "spent": Decimal("0.5")}
 

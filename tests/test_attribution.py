@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmtab.attribution import HEADERS, agent_text, proxy_user, request_labels, stated_labels, user_labels
+from llmtab.attribution.labels import HEADERS, agent_text, proxy_user, request_labels, stated_labels, user_labels
 from llmtab.record import label_text, wire_text
 
 PLAIN = ((b"Host", b"api.openai.com"), (b"Authorization", b"Bearer sk-test"), (b"X-Llmtab", b"no label"))

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmtab.batch_file import LONGEST_END, LONGEST_LINE, MOST_SPANS, ResultFile
+from llmtab.batches.file import LONGEST_END, LONGEST_LINE, MOST_SPANS, ResultFile
 
 LINES = st.lists(st.text("abc{}", min_size=1, max_size=12).map(str.encode), min_size=1, max_size=15)
 ENDS = st.sampled_from([b"\n", b"\r\n", b"\n\n", b"\n \n"])

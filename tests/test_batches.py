@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
-from llmtab import batch_download, batch_held, batches
-from llmtab.batch_booked import Booked
-from llmtab.batches import Batches, Fetch
+from llmtab.attribution.fingerprints import Fingerprints
+from llmtab.batches import desk as batches
+from llmtab.batches import download as batch_download
+from llmtab.batches import held as batch_held
+from llmtab.batches.booked import Booked
+from llmtab.batches.desk import Batches, Fetch
 from llmtab.coverage import Coverage
 from llmtab.events import BIG
-from llmtab.fingerprints import Fingerprints
-from llmtab.ledger import Ledger
-from llmtab.ledger_read import read
+from llmtab.ledger.reader import read
+from llmtab.ledger.writer import Ledger
 from llmtab.observation import Answer, Call
 from llmtab.profiles import Profiles
 from llmtab.sources import Sources
@@ -151,7 +153,7 @@ def test_a_line_that_cannot_be_read_is_an_item_all_the_same(desk: Any, broken: b
 
 def test_what_is_held_is_bounded(desk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a file whose beginning never comes only so much is kept; then items are booked without their number, once."""
-    monkeypatch.setattr("llmtab.batch_store.MOST_HELD", 2000)
+    monkeypatch.setattr("llmtab.batches.store.MOST_HELD", 2000)
     data = jsonl([item(n) for n in range(500)])
     start = data.index(b"\n") // 2
 
@@ -360,7 +362,7 @@ def test_held_lines_come_back_as_they_were() -> None:
     """Money, numbers and order survive the wait."""
     from decimal import Decimal
 
-    from llmtab.batch_file import Span
+    from llmtab.batches.file import Span
 
     line = {"schema": 1, "usage": {"input_tokens": 5, "seconds": Decimal("1.5")}, "cost_usd": Decimal("0.000075")}
     held, span = batch_held.Held(), Span(9)

@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import Any
 
-from llmtab.bill import Bill
+from llmtab.run.bill import Bill
 
 
 def line(**said: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from llmtab.brake import brake
+from llmtab.batches.brake import brake
 
 
 class Transport:

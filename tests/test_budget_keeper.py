@@ -13,7 +13,7 @@ from llmtab.budgets.checkpoint import checkpoint_path
 from llmtab.budgets.keeper import Keeper
 from llmtab.budgets.limits import Limits
 from llmtab.budgets.policy import policy
-from llmtab.ledger import Ledger
+from llmtab.ledger.writer import Ledger
 
 BUDGETS = [
     {"limit": "100 USD per month", "name": "month"},

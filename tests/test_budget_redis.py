@@ -14,7 +14,7 @@ from llmtab.budgets.charges import Need
 from llmtab.budgets.limits import Limit, Limits, limit
 from llmtab.budgets.redis_store import RedisStore, shared
 from llmtab.budgets.store import Embedded
-from llmtab.ledger import Ledger
+from llmtab.ledger.writer import Ledger
 from redis_server import needs_redis, redis_server
 from test_budget_keeper import line
 

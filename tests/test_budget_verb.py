@@ -14,7 +14,7 @@ from llmtab.budgets.policy import policy
 from llmtab.budgets.simulate import Simulation
 from llmtab.budgets.store import Embedded, State
 from llmtab.cli import main
-from llmtab.ledger import Ledger
+from llmtab.ledger.writer import Ledger
 from test_budget_keeper import line
 
 NOON = 1_800_014_400.0

@@ -132,7 +132,7 @@ def test_tail_follows_without_doubling(tmp_path: Path) -> None:
 
 def test_verify_judges_by_exit_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`llmtab verify` ends with 0 for an intact ledger, and with 1 and the place once a byte was changed."""
-    from llmtab.ledger import Ledger
+    from llmtab.ledger.writer import Ledger
 
     path = tmp_path / "ledger.jsonl"
     ledger = Ledger(path)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from llmtab import clients
-from llmtab.attribution import user_labels
+from llmtab.attribution.labels import user_labels
 
 OURS = b"-----BEGIN CERTIFICATE-----\nours\n-----END CERTIFICATE-----\n"
 COMPANY = b"-----BEGIN CERTIFICATE-----\ncompany\n-----END CERTIFICATE-----\n"

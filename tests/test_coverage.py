@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from llmtab.clients import ca_hint
 from llmtab.coverage import EVERY, MOST, Coverage, Gap, exempted, noted, program
-from llmtab.ledger import Ledger
-from llmtab.ledger_read import notes_path
-from llmtab.ledger_verify import verify
+from llmtab.ledger.reader import notes_path
+from llmtab.ledger.verify import verify
+from llmtab.ledger.writer import Ledger
 
 
 @pytest.fixture

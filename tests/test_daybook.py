@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from llmtab import daybook
-from llmtab.daybook import Daybook
+from llmtab.live import daybook
+from llmtab.live.daybook import Daybook
 
 NOW = datetime.now(UTC)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmtab.demo.calls import CALLS, Call
-from llmtab.ledger_read import read
+from llmtab.ledger.reader import read
 
 ADDON = Path(__file__).parents[1] / "addon"
 

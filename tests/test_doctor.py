@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from mitmproxy.certs import CertStore
 
-from llmtab.authority import CERTIFICATE, PRIVATE, certificate, expires
 from llmtab.cli import main
 from llmtab.clients import environment
 from llmtab.doctor import Finding, files, machine, trust
-from llmtab.ledger import Ledger
+from llmtab.ledger.writer import Ledger
+from llmtab.run.authority import CERTIFICATE, PRIVATE, certificate, expires
 
 NOW = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
 

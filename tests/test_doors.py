@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmtab.doors import BASES, doors, how, reverse_modes
+from llmtab.run.doors import BASES, doors, how, reverse_modes
 
 
 @pytest.mark.parametrize(

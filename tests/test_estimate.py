@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from llmtab.asking import Asked, asked
-from llmtab.estimate import BLOB_TOKENS, BYTES_PER_TOKEN, LONG_OUTPUT, OUTPUT, Estimate, Estimator, accuracy
+from llmtab.estimates.asking import Asked, asked
+from llmtab.estimates.before import BLOB_TOKENS, BYTES_PER_TOKEN, LONG_OUTPUT, OUTPUT, Estimate, Estimator, accuracy
+from llmtab.estimates.habits import FEWEST, KEPT, KINDS, Habits, kinds
 from llmtab.events import BIG
-from llmtab.habits import FEWEST, KEPT, KINDS, Habits, kinds
 from llmtab.observation import Call
 from llmtab.pricing import PriceBook
 from llmtab.profiles import Profiles

@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 import pytest
 
-from llmtab import fingerprints
-from llmtab.fingerprints import Fingerprints
+from llmtab.attribution import fingerprints
+from llmtab.attribution.fingerprints import Fingerprints
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from golden import built_in, compressed
 from llmtab.booking import book
+from llmtab.estimates.guess import Guesser
 from llmtab.exchange import Exchange, TapMemory
-from llmtab.guess import Guesser
 from llmtab.observation import Answer, Call
 from llmtab.pricing import PriceBook
 from llmtab.record import encode

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmtab import cli, documents
-from llmtab.attribution_schema import Attribution, Match
+from llmtab.attribution.schema import Attribution, Match
 from llmtab.config_schema import json_schema
 from llmtab.setup import OPTIONS
 

@@ -198,7 +198,7 @@ def test_event_streams_that_lie(lie: str) -> None:
 @pytest.mark.parametrize("agent", ["a" * 100_000, "(" * 50_000, "()" * 50_000, "a/" * 50_000, "x@y " * 20_000])
 def test_user_agents_without_end(agent: str) -> None:
     """A user agent of any length is cut in no time."""
-    from llmtab.attribution import agent_text
+    from llmtab.attribution.labels import agent_text
 
     started = time.process_time()
     assert len(agent_text(agent) or "") <= 64

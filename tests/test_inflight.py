@@ -8,7 +8,7 @@ from typing import Any
 
 from golden import built_in
 from llmtab.exchange import TAP_LIMIT, Exchange, TapMemory
-from llmtab.inflight import MOST, Flights
+from llmtab.live.inflight import MOST, Flights
 from llmtab.observation import Answer, Call
 from llmtab.tap import tapped
 

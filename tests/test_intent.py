@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmtab.intent import system_text, tool_names
+from llmtab.attribution.intent import system_text, tool_names
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from llmtab.attribution.keynames import load, put
 from llmtab.documents import ConfigError
-from llmtab.keynames import load, put
 
 ONE, TWO = "k_0123456789abcdef", "k_fedcba9876543210"
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmtab.attribution import stated_labels
+from llmtab.attribution.fingerprints import Fingerprints
+from llmtab.attribution.labels import stated_labels
+from llmtab.attribution.ladder import Ladder
 from llmtab.config import ConfigError, load
 from llmtab.extract import Reading
-from llmtab.fingerprints import Fingerprints
-from llmtab.ladder import Ladder
 from llmtab.observation import Call
 from llmtab.record import label_text
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from ledger_helpers import Disk, call, ids
-from llmtab import appender
-from llmtab.ledger import Ledger, LedgerError
-from llmtab.ledger_read import Skipped, notes_path, read
-from llmtab.ledger_verify import verify
+from llmtab.ledger import appender
+from llmtab.ledger.reader import Skipped, notes_path, read
+from llmtab.ledger.verify import verify
+from llmtab.ledger.writer import Ledger, LedgerError
 
 
 @pytest.fixture
@@ -259,12 +259,12 @@ def test_what_was_rotated_away_unsynced_is_synced(path: Path, monkeypatch: pytes
 def test_several_processes_share_one_file(path: Path) -> None:
     """Processes that append to one ledger at the same time lose nothing and tear nothing."""
     program = (
-        "import sys; from pathlib import Path; from llmtab.ledger import Ledger\n"
+        "import sys; from pathlib import Path; from llmtab.ledger.writer import Ledger\n"
         "ledger = Ledger(Path(sys.argv[1]), fsync='off'); ledger.open()\n"
         "for n in range(2000): ledger.append([{'schema': 1, 'id': f'{sys.argv[2]}-{n}', 'text': 'x' * (n % 700)}])\n"
         "ledger.close()\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(appender.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(appender.__file__).parents[2])}
     command = [sys.executable, "-c", program, str(path)]
     workers = [subprocess.Popen([*command, str(name)], env=environment) for name in range(3)]
     assert [worker.wait() for worker in workers] == [0, 0, 0]
@@ -279,13 +279,13 @@ def test_several_processes_share_one_file(path: Path) -> None:
 def test_a_killed_process_leaves_every_finished_call(path: Path) -> None:
     """After SIGKILL at any moment each call that was appended is in the ledger, and the next start reads all of it."""
     program = (
-        "import sys; from pathlib import Path; from llmtab.ledger import Ledger\n"
+        "import sys; from pathlib import Path; from llmtab.ledger.writer import Ledger\n"
         "ledger = Ledger(Path(sys.argv[1])); ledger.open()\n"
         "n = 0\n"
         "while True:\n"
         "    ledger.append([{'schema': 1, 'id': str(n), 'text': 'x' * 3000}]); n += 1; print(n, flush=True)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(appender.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(appender.__file__).parents[2])}
     for _ in range(3):
         path.unlink(missing_ok=True)
         worker = subprocess.Popen(

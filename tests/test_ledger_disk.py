@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from effort import examples
 from ledger_helpers import Disk, call, ids
-from llmtab import appender
-from llmtab.ledger import Ledger
-from llmtab.ledger_read import notes_path, read
-from llmtab.ledger_verify import verify
+from llmtab.ledger import appender
+from llmtab.ledger.reader import notes_path, read
+from llmtab.ledger.verify import verify
+from llmtab.ledger.writer import Ledger
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from llmtab.ledger import Ledger
-from llmtab.ledger_follow import GRACE_POLLS, Follower, follow
-from llmtab.ledger_read import Skipped, files, read
-from llmtab.ledger_verify import verify
+from llmtab.ledger.follow import GRACE_POLLS, Follower, follow
+from llmtab.ledger.reader import Skipped, files, read
+from llmtab.ledger.verify import verify
+from llmtab.ledger.writer import Ledger
 
 OLD = "ledger-20260101T000000000Z.jsonl"
 NEW = "ledger-20260102T000000000Z.jsonl"
@@ -151,7 +151,7 @@ def test_following_from_the_start_reads_rotated_files_first(path: Path) -> None:
 
 def test_following_goes_on_through_rotation(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rotation between two polls, once or twice, compressed or not, loses nothing and repeats nothing."""
-    monkeypatch.setattr("llmtab.appender.LOOK_SECONDS", 0.0)
+    monkeypatch.setattr("llmtab.ledger.appender.LOOK_SECONDS", 0.0)
     ledger = Ledger(path)
     append(ledger, "a")
     follower = Follower(path, from_start=True)

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effort import examples
-from llmtab.chain import Chain
-from llmtab.ledger import Ledger
-from llmtab.ledger_read import notes_path
-from llmtab.ledger_verify import WINDOW, verify
+from llmtab.ledger.chain import Chain
+from llmtab.ledger.reader import notes_path
+from llmtab.ledger.verify import WINDOW, verify
+from llmtab.ledger.writer import Ledger
 
 
 def sealed(count: int, writer: str = "w", key: bytes | None = None) -> list[bytes]:

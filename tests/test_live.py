@@ -17,11 +17,11 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from effort import examples
-from llmtab import live
-from llmtab.days import Day, Recap
-from llmtab.grid import CALLS, NARROW, TOTALS, cells_of, fit
-from llmtab.live import LiveTable, State, filled, render, summary, svg
-from llmtab.rows import Flight, Limit, percent
+from llmtab.live import table as live
+from llmtab.live.days import Day, Recap
+from llmtab.live.grid import CALLS, NARROW, TOTALS, cells_of, fit
+from llmtab.live.rows import Flight, Limit, percent
+from llmtab.live.table import LiveTable, State, filled, render, summary, svg
 
 NOW = datetime(2026, 7, 28, 14, 4, 0, tzinfo=UTC)
 
@@ -252,9 +252,10 @@ def test_wide_characters_take_two_cells() -> None:
 
 def test_the_ledger_does_not_load_the_table() -> None:
     """Programs that only write or read a ledger do not pay for a terminal library."""
-    modules = "llmtab.ledger, llmtab.ledger_follow, llmtab.ledger_verify, llmtab.totals, llmtab.rows, llmtab.daybook"
+    rooms = ("ledger.writer", "ledger.follow", "ledger.verify", "live.totals", "live.rows", "live.daybook")
+    modules = ", ".join(f"llmtab.{room}" for room in rooms)
     program = f"import sys, {modules}; print('rich' in sys.modules)"
-    source = str(Path(live.__file__).parents[1])
+    source = str(Path(live.__file__).parents[2])
     done = subprocess.run([sys.executable, "-c", program], env={"PYTHONPATH": source}, capture_output=True, text=True)
     assert done.stdout.strip() == "False"
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from golden import built_in, compressed
+from llmtab.estimates.passed import KEPT, SLICE, Passed, Sampler, Tally, lacks, tally
 from llmtab.extract import Reading
-from llmtab.passed import KEPT, SLICE, Passed, Sampler, Tally, lacks, tally
 from llmtab.profiles.texts import Texts
 
 CHAT = ("api.openai.com", "/v1/chat/completions")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmtab.pieces import FAMILIES, SAMPLE, family, pieces, tokens
+from llmtab.estimates.pieces import FAMILIES, SAMPLE, family, pieces, tokens
 
 # Counts of GPT's o200k_base.
 KNOWN = [

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from llmtab.documents import ConfigError
-from llmtab.project import labels_at, stated
+from llmtab.run.project import labels_at, stated
 
 
 @pytest.fixture

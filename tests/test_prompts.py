@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from llmtab.pieces import family, pieces
-from llmtab.prompts import counted, sampled
+from llmtab.estimates.pieces import family, pieces
+from llmtab.estimates.prompts import counted, sampled
 
 GPT = family("gpt-4o")
 TOOL = {"type": "function", "function": {"name": "get_weather", "description": "Weather of a city",

@@ -16,13 +16,11 @@ LONGEST_FILE, LONGEST_FUNCTION = 350, 50
 TOO_LONG: dict[str, int] = {}
 TEXTS = [ROOT / "README.md", ROOT / "CHANGELOG.md"]
 
-MITMPROXY = {"meter", "verbs.proxy", "private_main", "doors", "authority"}
+MITMPROXY = {"meter", "verbs.proxy", "run.private_main", "run.doors", "run.authority"}
 """Rooms that may know mitmproxy: the shell, and what starts it, tells its modes and makes its CA."""
 RICH = {"live", "cli"}
 """Rooms that may know the terminal, by the first part of their name."""
-WATCHERS = {"live", "verbs", "cli", "demo", "meter", "watch", "totals"}
-WATCHERS |= {"bill", "behind"}
-WATCHERS |= {"rows", "days", "daybook", "windows", "top", "inflight", "where"}
+WATCHERS = {"live", "verbs", "cli", "demo", "meter", "watch", "run", "doctor"}
 """Rooms behind the ledger: what writes it must not know them."""
 
 

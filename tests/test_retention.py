@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from ledger_helpers import call, ids
-from llmtab import appender
 from llmtab.cli import main
-from llmtab.housekeeping import Housekeeper, Policy
-from llmtab.ledger import Ledger
-from llmtab.ledger_read import notes_path, read, rotated
-from llmtab.ledger_verify import verify
-from llmtab.retention import past_their_time, span
-from llmtab.rotation import Rotation, compress_finished, rotate
+from llmtab.ledger import appender
+from llmtab.ledger.housekeeping import Housekeeper, Policy
+from llmtab.ledger.reader import notes_path, read, rotated
+from llmtab.ledger.retention import past_their_time, span
+from llmtab.ledger.rotation import Rotation, compress_finished, rotate
+from llmtab.ledger.verify import verify
+from llmtab.ledger.writer import Ledger
 
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -11,12 +11,12 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from ledger_helpers import call, ids
-from llmtab import appender, rotation
-from llmtab.housekeeping import Housekeeper, Policy
-from llmtab.ledger import Ledger
-from llmtab.ledger_read import files, notes_path, read
-from llmtab.ledger_verify import verify
-from llmtab.rotation import Rotation, compress_finished, finished_at, rotate
+from llmtab.ledger import appender, rotation
+from llmtab.ledger.housekeeping import Housekeeper, Policy
+from llmtab.ledger.reader import files, notes_path, read
+from llmtab.ledger.rotation import Rotation, compress_finished, finished_at, rotate
+from llmtab.ledger.verify import verify
+from llmtab.ledger.writer import Ledger
 
 NOON = datetime(2026, 7, 28, 12, tzinfo=UTC)
 SMALL = Rotation(size=1000)
@@ -147,7 +147,7 @@ def test_a_rotation_that_fails_is_said_once_and_harms_nothing(
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("llmtab.housekeeping.rotate", refuse)
+    monkeypatch.setattr("llmtab.ledger.housekeeping.rotate", refuse)
     ledger = Ledger(path, policy=Policy(SMALL))
     ledger.append([call(0, note="x" * 1000)])
     keeper = Housekeeper(path, Policy(SMALL))
@@ -161,9 +161,9 @@ def test_a_rotation_that_fails_is_said_once_and_harms_nothing(
 def test_several_processes_rotate_one_ledger(path: Path) -> None:
     """Processes that write and rotate at the same time lose nothing, double nothing, and leave one whole ledger."""
     program = (
-        "import sys, time; from pathlib import Path; from llmtab import appender\n"
-        "from llmtab.housekeeping import Policy; from llmtab.ledger import Ledger\n"
-        "from llmtab.rotation import Rotation\n"
+        "import sys, time; from pathlib import Path; from llmtab.ledger import appender\n"
+        "from llmtab.ledger.housekeeping import Policy; from llmtab.ledger.writer import Ledger\n"
+        "from llmtab.ledger.rotation import Rotation\n"
         "appender.LOOK_SECONDS = 0.002\n"
         "ledger = Ledger(Path(sys.argv[1]), fsync='off', policy=Policy(Rotation(size=100_000))); ledger.open()\n"
         "for n in range(3000):\n"
@@ -171,7 +171,7 @@ def test_several_processes_rotate_one_ledger(path: Path) -> None:
         "    if n % 20 == 0: ledger.tick(); time.sleep(0.001)\n"
         "ledger.close()\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(appender.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(appender.__file__).parents[2])}
     command = [sys.executable, "-c", program, str(path)]
     workers = [subprocess.Popen([*command, str(name)], env=environment) for name in range(3)]
     assert [worker.wait() for worker in workers] == [0, 0, 0]

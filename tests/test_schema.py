@@ -8,7 +8,7 @@ import pytest
 
 import records
 from golden import load, names, natural
-from llmtab.chain import Chain
+from llmtab.ledger.chain import Chain
 from llmtab.record import decode, schema
 
 GOLDEN = Path(__file__).parent / "data" / "schema.json"

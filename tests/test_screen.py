@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from io import TextIOWrapper
 
-from llmtab.screen import ENOUGH, Screen
+from llmtab.live.screen import ENOUGH, Screen
 
 
 def until(condition: Callable[[], bool]) -> None:

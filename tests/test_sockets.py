@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from llmtab import sockets
 from llmtab.record import FIELDS, decode, encode
+from llmtab.sockets import socket as sockets
 from socket_cases import Case, Frame, differences, lines, load, names, play, socket
 
 JUNK = [

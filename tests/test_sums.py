@@ -6,9 +6,9 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+from llmtab.live.totals import Sum
 from llmtab.pricing import Cost, PriceBook
 from llmtab.record import decode, encode
-from llmtab.totals import Sum
 from llmtab.usage import Usage
 from pricing_helpers import NOW, load_book
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmtab.textmatch import LONGEST_TEXT, compile_globs, compile_pattern
+from llmtab.attribution.textmatch import LONGEST_TEXT, compile_globs, compile_pattern
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from llmtab.totals import GROUPS, OTHER, Totals, end
+from llmtab.live.totals import GROUPS, OTHER, Totals, end
 
 NOW = datetime(2026, 7, 28, 14, 0, 0, tzinfo=UTC)
 

@@ -10,7 +10,7 @@ from llmtab.cli import main
 from llmtab.config_schema import File
 from llmtab.documents import loads
 from llmtab.pricing import PriceBook
-from llmtab.project import labels_at
+from llmtab.run.project import labels_at
 from llmtab.verbs.init import template, uncommented
 
 

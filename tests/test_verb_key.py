@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llmtab import cli
-from llmtab.fingerprints import Fingerprints
+from llmtab.attribution.fingerprints import Fingerprints
 
 ONE, TWO, GONE = "k_0123456789abcdef", "k_fedcba9876543210", "k_0000000000000000"
 

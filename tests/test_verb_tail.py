@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from llmtab.cli import main
-from llmtab.where import chosen
+from llmtab.live.where import chosen
 
 ROOT = Path(__file__).parents[1]
 

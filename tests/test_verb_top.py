@@ -20,9 +20,9 @@ import pytest
 
 from llmtab.cli import main
 from llmtab.coverage import Coverage
-from llmtab.ledger import Ledger
-from llmtab.top import Top
-from llmtab.windows import WINDOWS
+from llmtab.ledger.writer import Ledger
+from llmtab.live.top import Top
+from llmtab.live.windows import WINDOWS
 
 ROOT = Path(__file__).parents[1]
 NOW = datetime.now(UTC)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from llmtab.pieces import family, pieces
-from llmtab.vocabularies import Vocabularies
+from llmtab.estimates.pieces import family, pieces
+from llmtab.estimates.vocabularies import Vocabularies
 
 
 def test_without_packages_pieces_count(monkeypatch: pytest.MonkeyPatch) -> None:

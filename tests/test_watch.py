@@ -11,7 +11,7 @@ import pytest
 
 from llmtab import watch
 from llmtab.coverage import Coverage
-from llmtab.rows import Limit
+from llmtab.live.rows import Limit
 from llmtab.watch import Watchers
 
 

@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from llmtab.days import Day, Days
-from llmtab.windows import GROUPINGS, WINDOWS, Windows
+from llmtab.live.days import Day, Days
+from llmtab.live.windows import GROUPINGS, WINDOWS, Windows
 
 NOW = datetime(2026, 7, 28, 14, 7, 30, tzinfo=UTC)
 

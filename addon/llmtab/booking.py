@@ -19,7 +19,7 @@ from llmtab.record import SCHEMA_VERSION, in_order, label_text, new_id, wire_tex
 from llmtab.usage import COUNTERS, Quantity, Usage
 
 if TYPE_CHECKING:
-    from llmtab.guess import Guess
+    from llmtab.estimates.guess import Guess
 
 type Guessing = Callable[[Observation, str, str], Guess | None]
 """(call, outcome, usage_source) -> what `guess` says of it; None where what is known stands."""

@@ -19,14 +19,14 @@ from pydantic import (
     model_validator,
 )
 
-from llmtab.alerts_schema import AlertsSpec
-from llmtab.attribution_schema import Attribution, Rule
+from llmtab.attribution.schema import Attribution, Rule
+from llmtab.budgets.alerts_schema import AlertsSpec
 from llmtab.budgets.schema import Budgets, BudgetsEntry
 from llmtab.gravitee import Policy
+from llmtab.ledger.retention import span
+from llmtab.ledger.rotation import rotation
 from llmtab.profiles.models import Dialect, Host, Meaning, Provider, RouteKey, Routes, Surface
 from llmtab.profiles.terms import AnyTerm, CountTerm, Fact, FoldedRow, Name, OutsideTerm, Ref, RefTerm, SumTerm, Term
-from llmtab.retention import span
-from llmtab.rotation import rotation
 from llmtab.usage import COUNTERS, UNPRICED
 
 _FORMS: Final = {

@@ -174,8 +174,8 @@ class Coverage:
 
 def noted(ledger: Path, since: datetime | None = None) -> Coverage:
     """The blind spots that the notes beside a ledger tell of, all of them or those noted `since` then (aware)."""
-    from llmtab.ledger_follow import Follower
-    from llmtab.ledger_read import notes_path
+    from llmtab.ledger.follow import Follower
+    from llmtab.ledger.reader import notes_path
 
     coverage = Coverage()
     follower = Follower(notes_path(ledger), from_start=since is None, since=since)

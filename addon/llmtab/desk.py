@@ -15,7 +15,7 @@ from llmtab.booking import book
 from llmtab.coverage import Coverage
 from llmtab.events import BIG
 from llmtab.exchange import Exchange, TapMemory
-from llmtab.ledger_read import recent
+from llmtab.ledger.reader import recent
 from llmtab.nested import Nested
 from llmtab.observation import How, Observation
 from llmtab.repeats import Repeats
@@ -24,7 +24,7 @@ from llmtab.setup import Setup
 from llmtab.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from llmtab.guess import Guesser
+    from llmtab.estimates.guess import Guesser
 
 if TYPE_CHECKING:
     from llmtab.budgets.guard import Guard
@@ -172,7 +172,7 @@ class Desk:
         it."""
         if self._hurried or len(self._pending) > MOST_WAITING or self.setup is None:
             return False
-        from llmtab.guess import Guesser, due
+        from llmtab.estimates.guess import Guesser, due
 
         if self._guesser is None and due(seen):
             self._guesser = Guesser(partial(recent, self.setup.ledger.path))

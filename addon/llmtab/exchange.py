@@ -7,9 +7,9 @@ mitmproxy, files or clocks: times and ids are handed in.
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
+from llmtab.estimates.passed import keep, lacks
 from llmtab.events import BIG
 from llmtab.observation import Answer, Call, How, Observation
-from llmtab.passed import keep, lacks
 from llmtab.profiles import Claim
 from llmtab.reader import STREAMS, Reader
 from llmtab.record import new_id

@@ -18,20 +18,22 @@ from mitmproxy import ctx, exceptions, http, tls
 from mitmproxy.addonmanager import Loader
 from mitmproxy.proxy import server_hooks
 
-from llmtab import agents, attribution, retries
-from llmtab.batches import Batches, Fetch
-from llmtab.brake import brake
+from llmtab import retries
+from llmtab.attribution import agents
+from llmtab.attribution import labels as attribution
+from llmtab.attribution.ladder import Ladder
+from llmtab.batches.brake import brake
+from llmtab.batches.desk import Batches, Fetch
 from llmtab.coverage import exempted
 from llmtab.desk import Desk
 from llmtab.exchange import Exchange
 from llmtab.headers import Picker
-from llmtab.ladder import Ladder
 from llmtab.observation import Answer, Call
 from llmtab.passing import is_large, is_stream, streams
 from llmtab.profiles import GUESS, SOCKET, Claim
 from llmtab.record import new_id
 from llmtab.setup import Setup, declare_options
-from llmtab.socketdesk import SocketDesk
+from llmtab.sockets.desk import SocketDesk
 from llmtab.tap import tapped
 from llmtab.upkeep import Upkeep, warn_of_age
 from llmtab.watch import Watchers
@@ -240,9 +242,8 @@ class Meter:
             user = attribution.proxy_user(headers.pop("proxy-authorization", None)) or user
         if flow.metadata:
             user = next(iter(flow.metadata.get("proxyauth", ())), user)
-        peer, client = flow.client_conn.peername, {}
-        if peer:
-            client["address"] = peer[0]
+        peer = flow.client_conn.peername
+        client = {"address": peer[0]} if peer else {}
         query = request.query.get if b"?" in data.path else _no_query
         if key := setup.fingerprints.of(headers, query("key")):
             client["key"] = key

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from llmtab.estimates.passed import Passed
 from llmtab.extract import Reading
-from llmtab.passed import Passed
 from llmtab.profiles import Claim
 
 type How = Literal["complete", "aborted", "broken"]

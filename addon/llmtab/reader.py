@@ -8,10 +8,10 @@ it raise.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from llmtab.estimates.passed import Sampler
 from llmtab.events import BIG, ends_of, head_and_tail, joined_ends, parse, request_reader
 from llmtab.extract import Fold, Reading
 from llmtab.observation import Answer, Call
-from llmtab.passed import Sampler
 from llmtab.profiles import Claim
 from llmtab.profiles.refs import Scope
 from llmtab.wire.decoding import Body, DecodeError, decode_all, decoder

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from llmtab.ledger_read import files, open_file
+from llmtab.ledger.reader import files, open_file
 
 REMEMBERED: Final = 100_000
 """Answers, of this process and of the ledger each."""

@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmtab import environment
-from llmtab.attribution import stated_labels
+from llmtab.attribution.fingerprints import Fingerprints
+from llmtab.attribution.labels import stated_labels
 from llmtab.budgets.amounts import amount
-from llmtab.chain import chain_key
 from llmtab.config import Config
-from llmtab.fingerprints import Fingerprints
 from llmtab.home import home
-from llmtab.housekeeping import Policy
-from llmtab.ledger import Ledger
+from llmtab.ledger.chain import chain_key
+from llmtab.ledger.housekeeping import Policy
+from llmtab.ledger.repair import too_open, too_wide
+from llmtab.ledger.retention import span
+from llmtab.ledger.rotation import rotation
+from llmtab.ledger.writer import Ledger
 from llmtab.pricing import PriceBook
 from llmtab.profiles import Profiles
-from llmtab.repair import too_open, too_wide
-from llmtab.retention import span
-from llmtab.rotation import rotation
 from llmtab.sources import Sources, Stamp
 
 log = logging.getLogger("llmtab")

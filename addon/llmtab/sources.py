@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from llmtab import keynames
+from llmtab.attribution import keynames
 from llmtab.budgets.weights import weighed
 from llmtab.config import Config
 from llmtab.config import load as load_config

@@ -11,13 +11,13 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from llmtab.ledger_read import recent
+from llmtab.ledger.reader import recent
 from llmtab.reload import Reloader
 from llmtab.setup import Setup
 
 if TYPE_CHECKING:
     from llmtab.budgets.guard import Guard
-    from llmtab.estimate import Estimator
+    from llmtab.estimates.before import Estimator
     from llmtab.inject import Injector
 
 log = logging.getLogger("llmtab")
@@ -38,7 +38,7 @@ class Upkeep:
         if not setup.estimate:
             self.estimator = None
         elif self.estimator is None:
-            from llmtab.estimate import Estimator  # not even its import is paid for while estimates are off
+            from llmtab.estimates.before import Estimator  # not even its import is paid for while estimates are off
 
             self.estimator = Estimator(setup.warn_usd)
             self.estimator.seed(partial(recent, setup.ledger.path))

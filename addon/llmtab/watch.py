@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from llmtab.coverage import Coverage
-    from llmtab.daybook import Daybook
     from llmtab.exchange import Exchange
-    from llmtab.inflight import Flights
-    from llmtab.live import LiveTable, State
+    from llmtab.live.daybook import Daybook
+    from llmtab.live.inflight import Flights
+    from llmtab.live.table import LiveTable, State
 
 log = logging.getLogger("llmtab")
 
@@ -59,8 +59,8 @@ class Watchers:
             self._start_table(options, setup)
             return
         if own_screen:
-            from llmtab.live import State
-            from llmtab.totals import Totals
+            from llmtab.live.table import State
+            from llmtab.live.totals import Totals
 
             self._state = State(totals=Totals(options.llmtab_by))
             log.log(ALERT, "llmtab meters; commands: llmtab.summary, llmtab.tail; in another terminal: llmtab top")
@@ -70,10 +70,10 @@ class Watchers:
             self._plain = plain
 
     def _start_table(self, options: Any, setup: Any) -> None:
-        from llmtab.daybook import Daybook
-        from llmtab.inflight import Flights
-        from llmtab.live import LiveTable, State
-        from llmtab.totals import Totals
+        from llmtab.live.daybook import Daybook
+        from llmtab.live.inflight import Flights
+        from llmtab.live.table import LiveTable, State
+        from llmtab.live.totals import Totals
 
         self._options = options
         self._restore = {"flow_detail": options.flow_detail, "termlog_verbosity": options.termlog_verbosity}
@@ -121,7 +121,7 @@ class Watchers:
     def limits(self, rows: Sequence[tuple[str, Decimal, Decimal]]) -> None:
         """The budgets' bars, as the table shows them from now on: label, spent, limit (USD)."""
         if self._state is not None:
-            from llmtab.rows import Limit
+            from llmtab.live.rows import Limit
 
             self._state.set_limits([Limit(*row) for row in rows])
 
@@ -153,7 +153,7 @@ class Watchers:
 
     def _tell_status(self) -> None:
         """A line in the log of a tool that has a screen of its own, when there is news."""
-        from llmtab.rows import calls, money
+        from llmtab.live.rows import calls, money
 
         now = time.monotonic()
         if self._state is None or now - self._status_at < STATUS_EVERY:
@@ -175,7 +175,7 @@ class Watchers:
         """What the calls of this session cost, by model."""
         if self._state is None:
             return [ELSEWHERE]
-        from llmtab.live import summary
+        from llmtab.live.table import summary
 
         return summary(self._state, WIDTH, datetime.now().astimezone())
 

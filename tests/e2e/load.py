@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 
 from proxy import PATIENCE, Proxy, until
 from upstream import Answer, Step, Upstream, event, reply
 
-from llmtab.ledger_read import Skipped, read
+from llmtab.ledger.reader import Skipped, read
 
 URL = "http://api.openai.com/v1/chat/completions"
 """Plain, so that the load is of calls and not of handshakes."""
@@ -58,7 +59,8 @@ class Seen:
 def load(proxy: Proxy, seen: Seen, calls: int = 50) -> Iterator[None]:
     """So many clients, each with one call after the other, until the block ends or the proxy is gone."""
     over = threading.Event()
-    names = (f"{proxy.port}-{number}" for number in itertools.count())
+    run = token_hex(4)  # not the proxy's port: of two hundred proxies two may well have the same
+    names = (f"{run}-{number}" for number in itertools.count())
     threads = [threading.Thread(target=_client, args=[proxy.port, names, seen, over]) for _ in range(calls)]
     for thread in threads:
         thread.start()

@@ -14,7 +14,7 @@ from proxy import MAIN
 from way_out import WayOut
 
 import records
-from llmtab.ledger_read import read
+from llmtab.ledger.reader import read
 
 SECONDS = 120
 DROPPED = ("_proxy", "_api_key", "_token", "_base_url", "_ca_certs", "_ca_bundle", "_cainfo", "ssl_cert_file")

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 from upstream import Upstream
 
 import records
-from llmtab.ledger_read import read
+from llmtab.ledger.reader import read
 
 HERE = Path(__file__).parent
 MAIN = HERE.parents[1] / "addon" / "main.py"

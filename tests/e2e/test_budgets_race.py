@@ -13,7 +13,7 @@ from proxy import Proxy
 from test_budgets import HOST, TARGET, answer, asked
 from upstream import Upstream, stream
 
-from llmtab.ledger_read import read
+from llmtab.ledger.reader import read
 from redis_server import PROGRAM, needs_redis, redis_server
 
 STREAMS = 128

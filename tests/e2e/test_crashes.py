@@ -7,7 +7,7 @@ from pathlib import Path
 from load import Seen, account, answers, strike
 from upstream import Upstream
 
-from llmtab.ledger_verify import verify
+from llmtab.ledger.verify import verify
 
 
 def test_a_killed_proxy_has_every_finished_call(upstream: Upstream, conf: Path, tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from upstream import Upstream, reply
 from way_out import WayOut
 
 from llmtab.clients import VARIABLES
-from llmtab.ledger_read import read
-from llmtab.project import labels_at
+from llmtab.ledger.reader import read
+from llmtab.run.project import labels_at
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDES = ("clients.md", "agents.md")

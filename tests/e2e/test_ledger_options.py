@@ -12,8 +12,8 @@ from test_streams import CHAT_EVENTS, DONE
 from upstream import Upstream, reply, stream
 
 from llmtab.cli import main
-from llmtab.ledger_read import files, notes_path, read
-from llmtab.ledger_verify import verify
+from llmtab.ledger.reader import files, notes_path, read
+from llmtab.ledger.verify import verify
 
 
 def test_always_delays_no_chunk_and_loses_no_call(start: Callable[..., Proxy], upstream: Upstream) -> None:

@@ -15,8 +15,8 @@ from proxy import PATIENCE, Proxy, free_port, until
 from upstream import Upstream, reply, stream
 
 from llmtab.coverage import Gap, noted
-from llmtab.ledger_read import notes_path
-from llmtab.ledger_verify import verify
+from llmtab.ledger.reader import notes_path
+from llmtab.ledger.verify import verify
 
 CHAT = "https://api.openai.com/v1/chat/completions"
 CHUNK = {"id": "c1", "model": "gpt-4o-2024-08-06", "choices": [{"index": 0, "delta": {"content": "hello"}}]}

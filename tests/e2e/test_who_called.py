@@ -12,7 +12,7 @@ import pytest
 from proxy import PATIENCE, Proxy, until
 from upstream import Upstream, reply
 
-from llmtab import keynames
+from llmtab.attribution import keynames
 
 CHAT_PATH = "api.openai.com/v1/chat/completions"
 MESSAGES_PATH = "api.anthropic.com/v1/messages"

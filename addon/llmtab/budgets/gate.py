@@ -20,9 +20,9 @@ from llmtab.budgets.refusal import Refusal, moment, refusal
 from llmtab.budgets.store import Denied, State, Store, Verdict
 from llmtab.budgets.windows import EVER, Window
 from llmtab.budgets.worst import Worst, beyond, look, worst
+from llmtab.estimates.habits import Habits, kinds
 from llmtab.events import request_reader
 from llmtab.exchange import Exchange
-from llmtab.habits import Habits, kinds
 from llmtab.observation import Call
 from llmtab.pricing import PriceBook
 from llmtab.profiles import Claim

@@ -10,7 +10,7 @@ from decimal import Decimal
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
-from llmtab.alerts import Alerts
+from llmtab.budgets.alerts import Alerts
 from llmtab.budgets.amounts import USD
 from llmtab.budgets.bars import bars
 from llmtab.budgets.charges import calls

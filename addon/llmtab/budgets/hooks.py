@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from llmtab.budgets.guard import Guard
 from llmtab.observation import Call
-from llmtab.socketdesk import STATE as SOCKET_STATE
-from llmtab.sockets import Socket
+from llmtab.sockets.desk import STATE as SOCKET_STATE
+from llmtab.sockets.socket import Socket
 
 _DECIDED: Final = "_llmtab_decided"
 """The call of a socket that was asked about last."""

@@ -16,8 +16,8 @@ from llmtab.budgets.charges import charges, counted_at
 from llmtab.budgets.limits import Limit, Limits
 from llmtab.budgets.store import Embedded
 from llmtab.budgets.windows import EVER
-from llmtab.ledger_read import files, open_file, parse
-from llmtab.rotation import finished_at
+from llmtab.ledger.reader import files, open_file, parse
+from llmtab.ledger.rotation import finished_at
 
 WRITERS: Final = 1_000
 """Writers whose numbers are remembered; the oldest is forgotten first."""

@@ -19,7 +19,7 @@ from llmtab.budgets.charges import Need, calls, charges, counted_at
 from llmtab.budgets.limits import Limit, Limits, seconds
 from llmtab.budgets.store import LEASE, Denied, Embedded, State, Verdict, worst_of
 from llmtab.budgets.windows import EVER
-from llmtab.ledger_read import recent
+from llmtab.ledger.reader import recent
 
 log = logging.getLogger("llmtab")
 

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from llmtab.asking import Asked, asked
 from llmtab.budgets.amounts import USD, scaled
-from llmtab.estimate import FEWEST_BYTES_PER_TOKEN, LONG_OUTPUT, LONGEST_LENGTH, OPERATIONS
-from llmtab.habits import FEWEST, Habit
+from llmtab.estimates.asking import Asked, asked
+from llmtab.estimates.before import FEWEST_BYTES_PER_TOKEN, LONG_OUTPUT, LONGEST_LENGTH, OPERATIONS
+from llmtab.estimates.habits import FEWEST, Habit
 from llmtab.observation import Call
 from llmtab.pricing import Cost, PriceBook
 from llmtab.profiles import Claim

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmtab.doctor import Finding
-from llmtab.ledger_read import files, last_line, notes_path, parse, recent
+from llmtab.ledger.reader import files, last_line, notes_path, parse, recent
 
 TAIL: Final = 8 << 20
 """Bytes at the end of a ledger whose chains are checked; `llmtab verify` checks all of it."""
@@ -76,7 +76,7 @@ def coverage(path: Path, now: datetime) -> Iterator[Finding]:
 
 def _permissions(path: Path) -> list[Finding]:
     from llmtab.home import home
-    from llmtab.repair import too_wide
+    from llmtab.ledger.repair import too_wide
 
     said = dict.fromkeys(filter(None, map(too_wide, (path, notes_path(path), home() / "key"))))
     return [Finding("permissions", "warning", *_halves(text)) for text in said] + _unwritable(path)
@@ -145,7 +145,7 @@ def _chains(path: Path) -> list[str]:
 
     Where no line follows there is a chain key, without which nothing can be said.
     """
-    from llmtab.chain import link, numbering, split
+    from llmtab.ledger.chain import link, numbering, split
 
     compute, last, bad, good = link(), dict[bytes, tuple[int, bytes]](), list[str](), 0
     for raw in _raw_tail(path):
@@ -186,7 +186,7 @@ def _time(line: dict[str, Any]) -> datetime | None:
 
 def labels(folder: Path) -> Iterator[Finding]:
     """Whose work is done in this folder."""
-    from llmtab.project import labels_at, stated
+    from llmtab.run.project import labels_at, stated
 
     try:
         found = labels_at(folder, Path.home())

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from llmtab.doctor import Finding
-from llmtab.ledger_read import ZSTD_MODULES
+from llmtab.ledger.reader import ZSTD_MODULES
 
 PYTHON: Final = (3, 12)
 MITMPROXY: Final = (12, 2)

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from llmtab import clients
-from llmtab.authority import server
 from llmtab.doctor import Finding
-from llmtab.ledger_read import read
-from llmtab.private import PrivateProxy, arguments, own_environment
+from llmtab.ledger.reader import read
+from llmtab.run.authority import server
+from llmtab.run.private import PrivateProxy, arguments, own_environment
 
 HOST: Final = "api.openai.com"
 SECONDS: Final = 10.0

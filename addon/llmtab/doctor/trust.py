@@ -12,9 +12,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from llmtab import clients
-from llmtab.authority import CERTIFICATE, PRIVATE, expires
 from llmtab.doctor import Finding
-from llmtab.neighbour import listening
+from llmtab.run.authority import CERTIFICATE, PRIVATE, expires
+from llmtab.run.neighbour import listening
 
 SOON: Final = timedelta(days=30)
 PORT: Final = 8080

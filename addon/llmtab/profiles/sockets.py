@@ -1,7 +1,7 @@
 """How a dialect is spoken over a WebSocket: which frame asks, whose response an event is, what is worth parsing.
 
 Knows the words `emit`, `key`, `lane`, `asks` and `setup` of the profile language. Must not know sockets, times or what
-becomes of a response: `llmtab.sockets` does.
+becomes of a response: `llmtab.sockets.socket` does.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -99,7 +99,7 @@ def _rows(said: "Policy", ledger: Path, now: float) -> "list[tuple[Limit, str, S
 
 def _simulate(said: "Policy", ledger: Path, as_json: bool) -> int:
     from llmtab.budgets.simulate import Simulation
-    from llmtab.ledger_read import read
+    from llmtab.ledger.reader import read
 
     simulation = Simulation(said.limits)
     simulation.add(read(ledger))

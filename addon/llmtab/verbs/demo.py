@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     """Plays the calls (in a terminal the proxy draws its table meanwhile), then says where their ledger is."""
     from llmtab import demo
     from llmtab.cells import plain
-    from llmtab.ledger_read import read
+    from llmtab.ledger.reader import read
 
     print("Made-up calls to four providers, all of them played by this machine.", flush=True)
     ledger = demo.run(script(), args.pace)

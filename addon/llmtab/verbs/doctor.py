@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
 def _findings(args: argparse.Namespace) -> Iterator["Finding"]:
     from datetime import UTC, datetime
 
-    from llmtab.authority import CERTIFICATE, FOLDER
     from llmtab.doctor import files, machine, trust
+    from llmtab.run.authority import CERTIFICATE, FOLDER
 
     now, folder, ledger = datetime.now(UTC), FOLDER.expanduser(), args.ledger or default_ledger()
     yield from machine.python()

@@ -42,7 +42,7 @@ def add_parsers(verbs: Verbs) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints them."""
     from llmtab import clients
-    from llmtab.attribution import stated_labels
+    from llmtab.attribution.labels import stated_labels
 
     shell = args.shell or _shell()
     if args.unset:
@@ -66,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _for_shell(url: str, address: str, args: argparse.Namespace) -> dict[str, str]:
     from llmtab import clients
-    from llmtab.authority import certificate
     from llmtab.home import home
+    from llmtab.run.authority import certificate
 
     ca = args.ca or certificate()
     found = clients.environment(url, ca, os.environ, home() / "ca", local=args.local)
@@ -84,9 +84,9 @@ def _for_container(url: str, args: argparse.Namespace) -> dict[str, str]:
 
 
 def _ca_bundle(args: argparse.Namespace) -> Path:
-    from llmtab.authority import certificate
     from llmtab.clients import certificates
     from llmtab.home import home
+    from llmtab.run.authority import certificate
 
     return certificates("replaces", None, args.ca or certificate(), home() / "ca")
 
@@ -116,7 +116,7 @@ def _there(address: str, seconds: float) -> bool:
     import time
     from urllib.parse import urlsplit
 
-    from llmtab.neighbour import listening
+    from llmtab.run.neighbour import listening
 
     parts, until = urlsplit(address), time.monotonic() + seconds
     if not _is_loopback(parts.hostname or ""):

@@ -30,7 +30,7 @@ def add_parsers(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes it, and says where."""
-    from llmtab.project import FILE
+    from llmtab.run.project import FILE
 
     path = args.file or (Path.cwd() / FILE if args.here else home() / "llmtab.yaml")
     if path.is_dir():
@@ -62,7 +62,7 @@ def project_file(folder: Path) -> str:
     """A `.llmtab.yaml` that says what `llmtab run` would have found by itself."""
     import json
 
-    from llmtab.project import labels_at
+    from llmtab.run.project import labels_at
 
     name = labels_at(folder, Path.home()).get("project") or "".join(c for c in folder.name if c.isprintable()) or "web"
     return PROJECT.format(project=json.dumps(name))  # quoted: a name may look like a number, or null

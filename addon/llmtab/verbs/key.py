@@ -42,7 +42,7 @@ def add_parsers(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Does what was asked. Raises ValueError for what is no fingerprint, no name or no key."""
-    from llmtab import keynames
+    from llmtab.attribution import keynames
 
     if args.what == "list":
         return _list(args.ledger or default_ledger(), args.json)
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _fingerprint(variable: str | None) -> str:
-    from llmtab.fingerprints import Fingerprints
+    from llmtab.attribution.fingerprints import Fingerprints
     from llmtab.home import home
 
     secret = os.environ.get(variable, "").strip() if variable else sys.stdin.readline().strip()
@@ -74,7 +74,7 @@ def _fingerprint(variable: str | None) -> str:
 def _list(ledger: Path, as_json: bool) -> int:
     import json
 
-    from llmtab import keynames
+    from llmtab.attribution import keynames
 
     names = keynames.load(keynames.usual())
     found = _used(ledger) if ledger.exists() else {}
@@ -96,7 +96,7 @@ def _used(ledger: Path) -> dict[str, dict[str, Any]]:
     """Keys on the ledger: calls, known cost in USD, the last call's time, providers, user agents."""
     from decimal import Decimal
 
-    from llmtab.ledger_read import read
+    from llmtab.ledger.reader import read
 
     found: dict[str, dict[str, Any]] = {}
     main, key = None, None

@@ -268,8 +268,8 @@ def _diff(book: "PriceBook", args: argparse.Namespace) -> int:
 
 
 def _estimates(path: Path, as_json: bool) -> int:
-    from llmtab.estimate import accuracy
-    from llmtab.ledger_read import read
+    from llmtab.estimates.before import accuracy
+    from llmtab.ledger.reader import read
     from llmtab.pricing.compare import to_json
 
     found = {name: one.summary() for name, one in sorted(accuracy(read(path)).items())}

@@ -16,7 +16,7 @@ from llmtab.entry import script
 from llmtab.verbs import Verbs, add_verb
 
 if TYPE_CHECKING:
-    from llmtab.doors import Door
+    from llmtab.run.doors import Door
 
 DETAILS = """
 --reverse and --upstream add modes, each with a line on how to use it. Other arguments go to mitmdump as they are
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if _listens_there(rest) and _taken(host, port):
         raise OSError(f"port {port} of {host} is in use; choose another with -p PORT")
-    from llmtab.doors import how
+    from llmtab.run.doors import how
 
     for door in _doors(rest, host, port):
         if door.port != port and _taken(door.host, door.port):
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _modes(args: argparse.Namespace) -> list[str]:
     """mitmdump's arguments for --reverse and --upstream; beside them the usual mode stays, unless --mode says which."""
-    from llmtab.doors import reverse_modes
+    from llmtab.run.doors import reverse_modes
 
     if not args.reverse and not args.upstream:
         return []
@@ -103,7 +103,7 @@ def named_modes(words: Sequence[str]) -> list[str]:
 
 
 def _doors(rest: Sequence[str], host: str, port: int) -> "list[Door]":
-    from llmtab.doors import doors
+    from llmtab.run.doors import doors
 
     return doors(named_modes(rest) or ["regular"], host, port)
 

@@ -29,11 +29,11 @@ def add_parsers(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Says what goes, asks, deletes."""
-    from llmtab.chain import chain_key
-    from llmtab.ledger_read import files
-    from llmtab.locks import folder_lock
-    from llmtab.notes import Notes, utc_now
-    from llmtab.retention import past_their_time, prune, span
+    from llmtab.ledger.chain import chain_key
+    from llmtab.ledger.locks import folder_lock
+    from llmtab.ledger.notes import Notes, utc_now
+    from llmtab.ledger.reader import files
+    from llmtab.ledger.retention import past_their_time, prune, span
 
     path, keep = args.ledger or default_ledger(), span(args.keep)
     if keep is None:

@@ -64,7 +64,7 @@ def add_parsers(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints a sum a model. Exit status 0 whatever changed."""
-    from llmtab.ledger_read import Skipped, read
+    from llmtab.ledger.reader import Skipped, read
     from llmtab.record import encode
     from llmtab.verbs.price import open_book
 

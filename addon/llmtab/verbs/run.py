@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from llmtab.verbs import Verbs, add_verb
 
 if TYPE_CHECKING:
-    from llmtab.behind import Behind
-    from llmtab.bill import Bill
+    from llmtab.run.behind import Behind
+    from llmtab.run.bill import Bill
 
 DETAILS: Final = """
 Starts a proxy on a free port of this machine, leads the program to it by environment variables
@@ -55,9 +55,9 @@ def add_parsers(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Starts, waits, bills."""
-    from llmtab.behind import behind
-    from llmtab.child import StartError
-    from llmtab.child import run as run_program
+    from llmtab.run.behind import behind
+    from llmtab.run.child import StartError
+    from llmtab.run.child import run as run_program
 
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
@@ -83,8 +83,8 @@ def run(args: argparse.Namespace) -> int:
 
 def labels(flags: list[str], environment: Mapping[str, str]) -> dict[str, str]:
     """The labels of a run, the strongest last: those of the folder, LLMTAB_LABELS, --label. Raises ValueError."""
-    from llmtab.attribution import stated_labels
-    from llmtab.project import labels_at
+    from llmtab.attribution.labels import stated_labels
+    from llmtab.run.project import labels_at
 
     found = labels_at(Path.cwd(), Path.home())
     try:
@@ -100,7 +100,7 @@ def labels(flags: list[str], environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _fold(lines: Iterator[dict[str, Any]]) -> "Bill":
-    from llmtab.bill import Bill
+    from llmtab.run.bill import Bill
 
     bill = Bill()
     for line in lines:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from llmtab.verbs import Verbs, add_ledger_argument, add_verb, default_ledger
 
 if TYPE_CHECKING:
-    from llmtab.ledger_follow import Follower
+    from llmtab.ledger.follow import Follower
 
 EVERY: Final = 0.3
 """Seconds between two looks at a ledger that is followed."""
@@ -52,8 +52,8 @@ def add_parsers(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints until the end of the ledger, or until interrupted."""
-    from llmtab.ledger_follow import Follower
-    from llmtab.where import chosen
+    from llmtab.ledger.follow import Follower
+    from llmtab.live.where import chosen
 
     path, wanted = args.ledger or default_ledger(), chosen(args.where)
     show = _as_json if args.json else _printer()
@@ -79,7 +79,7 @@ def _last(path: Path, count: int, wanted: Callable[[Line], bool] | None, *, need
 
     FileNotFoundError where there is no ledger at all, unless it is not `needed`.
     """
-    from llmtab.ledger_read import files, open_file, parse
+    from llmtab.ledger.reader import files, open_file, parse
 
     found: list[Line] = []
     there = files(path)
@@ -112,13 +112,13 @@ def _as_json(line: Mapping[str, Any]) -> None:
 
 def _printer() -> Show:
     """Columns as wide as the terminal is when a line comes; plain text where there is none."""
-    from llmtab import ansi
     from llmtab.cells import plain, safe
+    from llmtab.live import ansi
 
     if not sys.stdout.isatty():
         return lambda line: print(safe(line.get("time", "-"), 24), plain(line), sep="  ")
-    from llmtab.grid import CALLS, Grid
-    from llmtab.rows import call_row
+    from llmtab.live.grid import CALLS, Grid
+    from llmtab.live.rows import call_row
 
     colour, widths = ansi.wanted(sys.stdout, os.environ), [0]
 
@@ -148,11 +148,11 @@ def _by_session(show: Show, last: list[Line]) -> Show:
 
     `last`: the calls that will be shown at once; their sums stand complete over them.
     """
-    from llmtab import ansi
     from llmtab.cells import label, safe, usd
-    from llmtab.grid import Cell
-    from llmtab.rows import calls, money
-    from llmtab.totals import Totals
+    from llmtab.live import ansi
+    from llmtab.live.grid import Cell
+    from llmtab.live.rows import calls, money
+    from llmtab.live.totals import Totals
 
     sums = Totals("session")
     going_on: list[str | None] = [None]

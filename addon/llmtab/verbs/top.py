@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 from llmtab.verbs import Verbs, add_verb, default_ledger
 
 if TYPE_CHECKING:
-    from llmtab.keys import Keys
-    from llmtab.top import Top
+    from llmtab.live.keys import Keys
+    from llmtab.live.top import Top
 
 EVERY: Final = 1.0
 """Seconds between two pictures."""
@@ -44,7 +44,7 @@ def add_parsers(verbs: Verbs) -> None:
 
 
 def _window(text: str) -> str:
-    from llmtab.windows import WINDOWS
+    from llmtab.live.windows import WINDOWS
 
     short = {name.replace(" ", ""): name for name in WINDOWS}
     if text.replace(" ", "") not in short:
@@ -54,7 +54,7 @@ def _window(text: str) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Draws until told to stop."""
-    from llmtab.top import Top
+    from llmtab.live.top import Top
 
     ledgers = args.ledgers or [default_ledger()]
     for path in args.ledgers:
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
                 pass
             _print(top, as_json=args.json)
         else:
-            from llmtab.keys import screen
+            from llmtab.live.keys import screen
 
             with screen() as keys:
                 _watch(top, keys)
@@ -78,8 +78,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _watch(top: "Top", keys: "Keys") -> None:
     """Reads and draws once a second, and at once when a key is pressed."""
-    from llmtab.keys import HOME, REST_OF_LINE, REST_OF_SCREEN, put
-    from llmtab.live import text
+    from llmtab.live.keys import HOME, REST_OF_LINE, REST_OF_SCREEN, put
+    from llmtab.live.table import text
 
     while True:
         whole, now = top.read(_now()), _now()
@@ -95,7 +95,7 @@ def _print(top: "Top", *, as_json: bool) -> None:
     if as_json:
         print(top.as_json(_now()))
         return
-    from llmtab.live import text
+    from llmtab.live.table import text
 
     state.keys = ""
     print(text(state, _now(), None if sys.stdout.isatty() else WIDTH), end="")

@@ -27,8 +27,8 @@ def run(args: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
-    from llmtab.chain import chain_key
-    from llmtab.ledger_verify import verify
+    from llmtab.ledger.chain import chain_key
+    from llmtab.ledger.verify import verify
 
     path = args.ledger or default_ledger()
     report = verify(path, chain_key(args.key) if args.key else None)

@@ -1,0 +1,1 @@
+"""Batch results: every item of every file is booked once, in whatever pieces the file is fetched."""

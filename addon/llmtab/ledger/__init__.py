@@ -1,0 +1,1 @@
+"""The ledger: lines appended durably, in order and chained; read back, followed, rotated, verified."""

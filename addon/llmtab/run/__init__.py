@@ -1,0 +1,1 @@
+"""One program behind a proxy: its variables, the private proxy, the bill at the end."""

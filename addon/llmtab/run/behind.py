@@ -1,0 +1,167 @@
+"""A proxy for one run, private or running already: how its clients are told, and which lines are the run's.
+
+Knows which of the two is wanted and what each needs. Must not know the program or what becomes of the lines.
+"""
+
+import argparse
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+from llmtab import clients
+from llmtab.entry import script
+from llmtab.home import home
+from llmtab.ledger.follow import Follower
+from llmtab.run.authority import certificate
+from llmtab.run.neighbour import listening
+from llmtab.run.private import PrivateProxy, arguments, own_environment
+from llmtab.run.project import stated
+
+RUN: Final = "run"
+"""The label that tells the lines of a run at a proxy that serves others as well."""
+QUIET: Final = 0.3
+"""Seconds without a new line after which a running proxy has written all of a program that has ended."""
+
+
+class Behind(Protocol):
+    """`environment`: what the program gets. `lines()` ends the run and may be asked once, `said()` after it."""
+
+    environment: dict[str, str]
+    ledger: Path
+    labels: dict[str, str]
+
+    def lines(self) -> Iterator[dict[str, Any]]: ...
+    def said(self) -> list[str]: ...
+
+
+def behind(args: argparse.Namespace, labels: Mapping[str, str]) -> Behind:
+    """The proxy that the arguments of `llmtab run` ask for. Raises OSError or ValueError with one line."""
+    url = args.proxy or ("" if args.private else os.environ.get(clients.RUNNING, ""))
+    if not url:
+        return Private(args, dict(labels))
+    if args.budget or args.set or args.config:
+        named = "--budget" if args.budget else "--set" if args.set else "--config"
+        raise ValueError(f"{named} is for a proxy of the run's own, and {url} runs already: add --private")
+    return Shared(url, args, dict(labels))
+
+
+class Private:
+    """A proxy that belongs to the run: every line that it writes is the run's."""
+
+    def __init__(self, args: argparse.Namespace, labels: dict[str, str]) -> None:
+        self.labels = labels
+        options: dict[str, str | Path] = {}
+        trusted = os.environ.get("SSL_CERT_FILE", "")
+        if trusted and Path(trusted).is_file():  # what the program would have trusted, the proxy trusts
+            options["ssl_verify_upstream_trusted_ca"] = trusted
+        mode, options = _way_out(options)
+        if labels:
+            options["llmtab_labels"] = stated(labels)
+        if args.budget:
+            options["llmtab_budget"] = _budget(args.budget)
+        for name, value in (("llmtab_ledger", args.ledger), ("llmtab_config", args.config)):
+            if value is not None:
+                options[name] = value.absolute()
+        words = arguments(script(), options, mode=mode)
+        for setting in args.set:
+            words += ["--set", setting]
+        self._proxy = PrivateProxy(words, own_environment())
+        ready = self._proxy.ready()
+        self.ledger, self._writer = ready.ledger, ready.writer
+        self._follower = Follower(ready.ledger)
+        self.environment = _told(f"http://127.0.0.1:{ready.port}", ready.ca, ready.ledger, {}, args.local)
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Ends the proxy; then all that it wrote."""
+        self._early = not self._proxy.alive
+        self._proxy.stop()
+        yield from (line for line in self._follower.poll() if line.get("writer") == self._writer)
+        self._follower.close()
+
+    def said(self) -> list[str]:
+        """Its warnings; that it ended before the program did, first."""
+        return [*(["it ended before the program did"] if self._early else []), *self._proxy.said()]
+
+
+class Shared:
+    """A proxy that serves others as well: the run's lines carry a label of their own, by the proxy's user."""
+
+    def __init__(self, url: str, args: argparse.Namespace, labels: dict[str, str]) -> None:
+        self._address = _answering(url)
+        self.labels = labels | {RUN: secrets.token_hex(6)}
+        if bad := next((value for value in self.labels.values() if "+" in value), None):
+            raise ValueError(f"{bad!r}: a + cannot stand in a label at a running proxy: add --private")
+        self.ledger = (args.ledger or Path(os.environ.get(clients.LEDGER) or home() / "ledger.jsonl")).absolute()
+        named = os.environ.get(clients.CA)
+        ca = Path(named) if named else certificate()
+        self._follower = Follower(self.ledger)
+        self.environment = _told(self._address, ca, self.ledger, self.labels, args.local)
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Those of the run, as soon as no new one comes."""
+        mark, quiet = self.labels[RUN], time.monotonic() + QUIET
+        while time.monotonic() < quiet:
+            for line in self._follower.poll():
+                if (line.get("labels") or {}).get(RUN) == mark:
+                    yield line
+                    quiet = time.monotonic() + QUIET
+            time.sleep(0.02)
+        self._follower.close()
+
+    def said(self) -> list[str]:
+        """Nothing: it speaks where it was started."""
+        return []
+
+
+def _told(url: str, ca: Path, ledger: Path, labels: Mapping[str, str], local: bool) -> dict[str, str]:
+    """The variables for a program, those of proxies that run inside it among them."""
+    found = clients.environment(clients.with_user(url, labels), ca, os.environ, home() / "ca", local=local)
+    return found | {clients.RUNNING: url, clients.LEDGER: str(ledger), clients.CA: str(ca)}
+
+
+def _way_out(options: dict[str, str | Path]) -> tuple[str, dict[str, str | Path]]:
+    """The proxy's mode: direct, or through the proxy that the environment names by now."""
+    url = clients.upstream(os.environ)
+    if url is None:
+        return "regular", options
+    host, port = urlsplit(url).hostname or "", urlsplit(url).port or 8080
+    if _is_here(host) and listening(host, port) == "mitmproxy":
+        raise ValueError(
+            f"the environment names a mitmproxy on this machine, {url}, and every call would be counted by both: "
+            f"use it with --proxy {url}, or unset HTTPS_PROXY"
+        )
+    mode, user = clients.way_out(url)
+    return mode, options | ({"upstream_auth": user} if user else {})
+
+
+def _is_here(host: str) -> bool:
+    return host in clients.LOCAL or host.startswith("127.")
+
+
+def _budget(text: str) -> str:
+    from decimal import Decimal, InvalidOperation
+
+    with suppress(InvalidOperation):
+        amount = Decimal(text.removesuffix("USD").strip().lstrip("$"))
+        if amount.is_finite() and amount > 0:
+            return f"{amount} USD"
+    raise ValueError(f"--budget: {text!r}, expected an amount in USD like 5 or 0.50")
+
+
+def _answering(url: str) -> str:
+    """The URL without a user, if somebody listens there."""
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{url!r}, expected the URL of a running proxy like http://127.0.0.1:8080")
+    try:
+        socket.create_connection((parts.hostname, parts.port or 8080), 2).close()
+    except OSError as error:
+        why = error.strerror or error
+        raise OSError(f"no proxy answers at {url} ({why}): start llmtab proxy, or unset LLMTAB_PROXY") from None
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

@@ -1,0 +1,1 @@
+"""WebSockets: one line for each billed response, not for each socket."""
