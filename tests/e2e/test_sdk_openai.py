@@ -100,6 +100,6 @@ with client.responses.create(model="o4-mini", input="hi", stream=True) as events
         upstream.on(RESPONSES, stream(*EVENTS[:2], held, EVENTS[2]))
         assert run(proxy, tmp_path, code) == "response.created"
         [line] = proxy.settled(1)
-    assert (line["outcome"], line["usage_source"], line["response_id"]) == ("aborted", "none", "resp_1")
-    assert "usage" not in line
-    assert line["cost_usd"] is None
+    assert (line["outcome"], line["usage_source"], line["response_id"]) == ("aborted", "estimated", "resp_1")
+    assert set(line["usage"]) == set(line["estimated"])
+    assert line["cost_source"] == "estimated"
