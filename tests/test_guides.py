@@ -15,7 +15,7 @@ from llmtab.config_schema import json_schema
 from llmtab.setup import OPTIONS
 
 ROOT = Path(__file__).parents[1]
-GUIDES = [ROOT / "docs" / name for name in ("teams.md", "privacy.md")]
+GUIDES = [ROOT / "docs" / name for name in ("teams.md", "privacy.md", "providers.md")]
 MARKED = re.compile(r"<!-- test: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
 KEYS = "k_0123456789abcdef: ci bot\n"
 
