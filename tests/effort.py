@@ -5,6 +5,8 @@ A test that plays every record byte by byte, or takes seconds for a number that 
 """
 
 import os
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -12,6 +14,11 @@ from hypothesis import settings
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 
 exhaustive = pytest.mark.exhaustive
+
+
+def sampled[T](values: Iterable[T], *kept: T) -> list[Any]:
+    """Parameters of which a quick run takes only those that are named; the others take seconds and prove the like."""
+    return [value if value in kept else pytest.param(value, marks=exhaustive) for value in values]
 
 
 def examples(number: int) -> int:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from golden import BEGAN, DATA, built_in, mismatches, own_config, text_of
 from llmtab import documents
-from llmtab.booking import book
+from llmtab.booking import Guessing, book
 from llmtab.observation import Answer, Call, Observation
 from llmtab.pricing import PriceBook
 from llmtab.profiles import SOCKET, Profiles
@@ -93,8 +93,8 @@ def play(case: Case, frames: Sequence[Frame] | None = None, *, close: bool = Tru
         yield from found.close(how, end, orderly=case.orderly)
 
 
-def lines(case: Case, seen: Iterator[Observation]) -> list[dict[str, Any]]:
-    return [line for one in seen for line in book(one, case.prices)]
+def lines(case: Case, seen: Iterator[Observation], guess: Guessing | None = None) -> list[dict[str, Any]]:
+    return [line for one in seen for line in book(one, case.prices, guess)]
 
 
 def differences(line: dict[str, Any], expect: dict[str, Any]) -> dict[str, Any]:

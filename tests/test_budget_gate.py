@@ -313,3 +313,75 @@ async def test_new_budgets_take_over_the_calls_under_way(desk: Any) -> None:
     assert new.state()[1] == old.state()[1] > 0
     new.end(call)
     assert new.state() == (PICO // 100, 0)
+
+
+LONG = {"model": "claude-sonnet-4-5", "max_tokens": 200_000, "messages": ["x" * 21_000]}
+
+
+async def test_a_small_budget_lets_a_large_model_work(desk: Any) -> None:
+    """`--budget 2` does not refuse a call that may answer with 200,000 tokens of 15 USD a million: few answers are
+    longer than 8,000. The same limit that reserves the worst case refuses it, and says what helps."""
+    here = desk(usd("2 USD"))
+    refused = await here.refuse(LONG, PLACES["anthropic"])
+    assert "more than the whole limit: a lower max_tokens, `reserve: usual` or a higher limit" in refused.message
+    for there in (desk(usd("2 USD", reserve="usual")), desk()):
+        there.gate.policy = there.gate.policy if there.gate.policy else policy(None, run="2 USD")
+        await there.let(LONG, PLACES["anthropic"])
+        tokens = round(len(json.dumps(LONG)) / 2.1)
+        assert there.state()[1] == tokens * 3 * PICO // 10**6 + 8000 * 15 * PICO // 10**6
+
+
+async def test_what_is_usual_is_learnt_and_bounded(desk: Any) -> None:
+    """The p90 of such calls' answers, no more than the request's own bound; a short `max_tokens` is reserved as it
+    is."""
+    here = desk({"limit": "100k output tokens", "reserve": "usual"})
+    for length in (100, 200, 300, 400, 500, 600, 700, 800, 900, 9000):
+        call = await here.let(asked(max_tokens=20_000))
+        here.end(call, usage={"input_tokens": 300, "output_tokens": length, "total_tokens": 300 + length})
+    before = here.state()[1]
+    assert before == 0
+    await here.let(asked(max_tokens=20_000))
+    assert here.state()[1] == 9000
+    await here.let(asked(max_tokens=50))
+    assert here.state()[1] == 9050
+
+
+async def test_what_comes_beyond_the_usual_is_reserved_as_it_comes(desk: Any) -> None:
+    """A long answer takes more while it runs, up to its worst case and no further."""
+    here = desk(usd("5 USD", reserve="usual"))
+    call, claim = here.call(LONG, PLACES["anthropic"])
+    assert await here.ask(call, claim) is None
+    exchange = Exchange(call, claim, TapMemory())
+    exchange.answer = Answer(200, {"content-type": "text/event-stream"})
+    usual, held = here.state()[1], []
+    for size in (8000 * 40, 12_000 * 40, 500_000 * 40):
+        exchange.feed(b"x" * size, 0.0)
+        here.gate.tick({call.id: exchange}, time.time())
+        held.append(here.state()[1])
+    worst = usual + 192_000 * 15 * PICO // 10**6
+    assert held == [usual, usual + 12_000 * 15 * PICO // 10**6, worst]
+
+
+async def test_a_caller_on_a_plan_takes_nothing_from_metered_money(desk: Any) -> None:
+    """Once a call of a key was covered by its subscription, the next one reserves no money, except where `billing: all`
+    counts it; an overage is money again."""
+    here = desk(usd(), usd(name="all", billing="all"))
+
+    async def ask() -> Call:
+        call, claim = here.call()
+        call.client["key"] = "k_1"
+        assert await here.ask(call, claim) is None
+        return call
+
+    def held() -> list[bool]:
+        states = (here.gate.store.state(one, "", time.time()) for one in here.gate.policy.limits.all)
+        return [state.reserved > 0 for state in states]
+
+    call = await ask()
+    assert held() == [True, True]
+    here.end(call, billing="subscription", client={"key": "k_1"})
+    call = await ask()
+    assert held() == [False, True]
+    here.end(call, billing="subscription_overage", client={"key": "k_1"})
+    await ask()
+    assert held() == [True, True]

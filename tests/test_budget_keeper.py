@@ -7,12 +7,17 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from llmtab.budgets.checkpoint import checkpoint_path
+from llmtab.budgets.guard import Guard, guard_for
 from llmtab.budgets.keeper import Keeper
 from llmtab.budgets.limits import Limits
 from llmtab.budgets.policy import policy
+from llmtab.desk import Desk
 from llmtab.ledger.writer import Ledger
 
 BUDGETS = [
@@ -82,6 +87,48 @@ def test_a_checkpoint_saves_reading(tmp_path: Path) -> None:
     assert again.place.offset == path.stat().st_size
     path.write_bytes(b"x" * shot["offset"] + path.read_bytes()[shot["offset"] :])  # what lies before is never looked at
     assert spent(counted(path, found), found, now)["ever"] == 130_000_000_000
+
+
+def started(folder: Path, soft: str = "1 USD") -> tuple[Guard, list[Any]]:
+    """The budgets of a proxy, once the ledger is counted, and what they have told."""
+    budgets = {"limits": [{"limit": "1 USD", "name": "ever", "soft": soft}]}
+    setup = SimpleNamespace(
+        config=SimpleNamespace(sections={"budgets": budgets}, timezone=UTC), budget="",
+        ledger=Ledger(folder / "ledger.jsonl", writer="w"),
+    )  # fmt: skip
+    guard, sent = guard_for(setup), []  # type: ignore[arg-type]
+    assert guard is not None and guard._keeper is not None
+    guard._notices._send = sent.append
+    guard._keeper._reader.join()
+    guard._opened()
+    return guard, sent
+
+
+def test_calls_that_are_written_together_are_counted_one_by_one(tmp_path: Path) -> None:
+    """A gateway's call and its upstream's, in one write: a restart counts neither of them again."""
+    guard, _ = started(tmp_path)
+    desk = SimpleNamespace(setup=guard.setup, guard=guard, _told=lambda lines: None)
+    Desk._put(desk, [line(time.time(), "0.2")], [line(time.time(), "0.3")])  # type: ignore[arg-type]
+    guard.close()
+    guard.setup.ledger.close()
+    assert json.loads(checkpoint_path(tmp_path / "ledger.jsonl").read_text())["seqs"] == {"w": 1}
+    again, _ = started(tmp_path)
+    state = again.gate.store.state(again.gate.policy.limits.all[0], "", time.time())
+    assert state.spent == 500_000_000_000
+    again.close()
+
+
+@pytest.mark.parametrize(("soft", "again"), [("0.1 USD", 0), ("0.15 USD", 1)])
+def test_what_was_told_is_not_told_again(tmp_path: Path, soft: str, again: int) -> None:
+    """An alert goes out once a window, restarts or not; a soft limit that was moved is a new one."""
+    first, sent = started(tmp_path, "0.1 USD")
+    first.settle([line(time.time(), "0.2")])
+    assert [one["event"] for one in sent] == ["soft_limit"]
+    first.close()
+    second, sent = started(tmp_path, soft)
+    second.settle([line(time.time(), "0.2")])
+    assert len(sent) == again
+    second.close()
 
 
 def test_other_limits_are_counted_anew(tmp_path: Path) -> None:

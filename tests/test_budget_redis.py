@@ -12,6 +12,7 @@ import pytest
 
 from llmtab.budgets.charges import Need
 from llmtab.budgets.limits import Limit, Limits, limit
+from llmtab.budgets.policy import policy
 from llmtab.budgets.redis_store import RedisStore, shared
 from llmtab.budgets.store import Embedded
 from llmtab.ledger.writer import Ledger
@@ -89,6 +90,20 @@ async def test_two_proxies_share_a_limit(server: str) -> None:
         await sent(one)
         denied = (await two.reserve("b", need(40, DAILY), time.time())).denied
         assert denied and denied.why == "exceeded" and denied.state[:2] == (65, 0)
+
+
+async def test_the_budget_of_one_run_is_nobody_elses(server: str) -> None:
+    """What an earlier run has spent of its own `--budget` takes nothing from the next one's, and its key goes away."""
+    [run] = policy(None, run="5 USD").limits.all
+    async with store_at(server, "runs", "w1") as one, store_at(server, "runs", "w2") as two:
+        assert (await one.reserve("a", need(run.amount, run), time.time())).denied is None
+        one.settle("a", need(run.amount, run), time.time(), 0)
+        await sent(one)
+        denied = (await one.reserve("b", need(1, run), time.time())).denied
+        assert denied and (denied.why, denied.state.end) == ("exceeded", float("inf"))
+        assert (await two.reserve("c", need(1, run), time.time())).denied is None
+        keys = [key async for key in one._client.scan_iter(match="{runs}:b:run*")]
+        assert len(keys) == 2 and all([await one._client.ttl(key) > 0 for key in keys])
 
 
 async def test_all_limits_or_none(server: str) -> None:

@@ -29,6 +29,8 @@ def test_the_guides_examples_work(number: int, tmp_path: Path) -> None:
         ("- {limit: 1 USD per day, weight: pictures}", 2, "no counter"),
         ("- {limit: 1 USD per day, zone: Mars/Base}", 2, "IANA"),
         ("- {limit: 1 USD per day, burst: 5 USD}", 2, "no more than the limit"),
+        ("- {limit: 5 USD per day, burst: 2 requests}", 2, "an amount in USD"),
+        ("- {limit: 5 USD per day, reserve: best}", 2, "expected 'worst' or 'usual'"),
         ("{tiers: {by: colour, levels: {gold: 1 USD}}}", 2, "expected header:NAME"),
         ("{store: {redis: 'http://x'}}", 2, "redis://host"),
     ],

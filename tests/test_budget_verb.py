@@ -1,6 +1,7 @@
 """`llmtab budget`: what is spent of each budget, and what an old ledger would have been under new ones."""
 
 import json
+import re
 import time
 from decimal import Decimal
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from llmtab.budgets.bars import bars, forecast
 from llmtab.budgets.limits import limit
+from llmtab.budgets.onlooker import Onlooker
 from llmtab.budgets.policy import policy
 from llmtab.budgets.simulate import Simulation
 from llmtab.budgets.store import Embedded, State
@@ -50,6 +52,28 @@ def test_each_bucket_is_shown(ledger: Path, tmp_path: Path, capsys: pytest.Captu
 def test_a_reached_limit_is_an_exit_status(ledger: Path, tmp_path: Path) -> None:
     """A script can ask whether a hard limit is reached."""
     assert main(["budget", "--config", config(tmp_path, "  - 1 USD per year\n"), str(ledger)]) == 1
+
+
+def test_top_has_their_bars(
+    ledger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table of another terminal shows how full each budget is, whatever its unit."""
+    monkeypatch.setenv("LLMTAB_HOME", str(tmp_path))
+    config(tmp_path, "  - {name: money, limit: 2 USD per year}\n  - {name: calls, limit: 4 requests per year}\n")
+    assert main(["top", "--once", str(ledger)]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"money +█{10}░{10} \$1.00 of \$2.00 \(50%\)", shown)
+    assert re.search(r"calls +█{15}░{5} 3 of 4 requests \(75%\)", shown)
+
+
+def test_an_onlooker_reads_on(ledger: Path) -> None:
+    """A second look sees what was written since, and counts nothing twice."""
+    looks = Onlooker(policy([{"limit": "10 USD per year"}]), ledger)
+    assert [bar.spent for bar in looks.bars()] == [1]
+    more = Ledger(ledger)
+    more.append([line(time.time(), "0.25")])
+    more.close()
+    assert [bar.spent for bar in looks.bars()] == [Decimal("1.25")]
 
 
 def test_without_budgets_it_says_how_to_have_some(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmtab.pricing import Cost, PriceBook
-from llmtab.pricing.card import Card
+from llmtab.pricing.card import Card, Terms, build
 from llmtab.pricing.charge import charge, stepwise
 from llmtab.usage import COUNTERS, Usage
 
@@ -30,7 +30,8 @@ def cards() -> list[Card]:
     return [card for card in found if not isinstance(card, str)]
 
 
-QUANTITIES = st.one_of(st.just(0), st.integers(1, 2000), st.integers(200_000, 10**9), st.just(Decimal("12.5")))
+STEPS = st.sampled_from([100, 200_000, 200_001, 272_000, 272_001])  # often a part as great as its whole
+QUANTITIES = st.one_of(st.just(0), STEPS, st.integers(1, 2000), st.integers(200_000, 10**9), st.just(Decimal("12.5")))
 
 
 @given(
@@ -50,3 +51,15 @@ def test_a_remembered_plan_prices_like_every_single_step(cards: list[Card], numb
 def test_the_models_of_this_test_have_prices(cards: list[Card]) -> None:
     """A model that lost its price would quietly take its cases along."""
     assert len(cards) == len(MODELS)
+
+
+def test_what_caching_saved_is_known_where_all_of_it_was_audio() -> None:
+    """A model that sells audio but no text: cached audio is compared with plain audio, on both ways."""
+    period = {"input_audio": Decimal(30), "cache_read_audio": Decimal(2), "cache_read": Decimal(1)}
+    card, _ = build(period, Terms({}, None, None), None, None, AT, {"id": "x/y"})
+    counters = {"input_tokens": 10, "cache_read_input_tokens": 10, "cache_read_audio_input_tokens": 10}
+    assert isinstance(card, Card)
+    quick = charge(card, Usage(counters))
+    assert quick == stepwise(card, counters)
+    assert isinstance(quick, Cost)
+    assert quick.saved_usd == Decimal("0.00028")

@@ -1,5 +1,6 @@
 """How clients are led through the proxy: variables and bundles."""
 
+import stat
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,13 @@ def test_a_companys_roots_stay(ca: Path, tmp_path: Path) -> None:
     assert Path(found["NODE_EXTRA_CA_CERTS"]).read_bytes() == COMPANY + OURS
     assert found["CURL_CA_BUNDLE"] == found["SSL_CERT_FILE"]
     assert company.read_bytes() == COMPANY
+
+
+def test_nobody_else_looks_into_the_home(ca: Path, tmp_path: Path) -> None:
+    """The first thing that is kept makes llmtab's folder, and every folder of it is the user's alone."""
+    home = tmp_path / "home"
+    clients.environment(URL, ca, {}, home / "ca")
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (home, home / "ca")] == [0o700, 0o700]
 
 
 def test_twice_is_once(ca: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import gzip
 import itertools
 import random
 import sys
+import tracemalloc
 import types
 import zlib
 from collections.abc import Callable
@@ -298,6 +299,19 @@ def test_a_body_longer_than_allowed(coding: str) -> None:
     assert body.broken == "limit"
     assert TEXT.startswith(body.data)
     assert len(body.data) <= 100
+
+
+def test_a_body_longer_than_allowed_takes_its_limit_once() -> None:
+    """Of a body that a few bytes unfold to, who wants its start pays for the limit, not for twice as much."""
+    limit, body = 16 * 1024 * 1024, gzip.compress(TEXT * (20 * 1024 * 1024 // len(TEXT)), 1)
+    tracemalloc.start()
+    found = decode_all([body], "gzip", limit, 4096)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.broken == "limit"
+    assert found.data.startswith(TEXT)
+    assert 4096 <= len(found.data) <= PIECE
+    assert peak < 1.5 * limit
 
 
 def test_a_body_that_breaks_keeps_what_came_before() -> None:

@@ -133,7 +133,22 @@ def test_a_dead_proxy(authority: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{probe.getsockname()[1]}"
     [finding] = graded(trust.shell({"HTTPS_PROXY": url, "https_proxy": url}, authority / CERTIFICATE), "error")
-    assert finding.mend == "llmtab proxy"
+    assert finding.mend == f"llmtab proxy -p {url.rpartition(':')[2]}"
+
+
+def test_what_mends_a_shell_stays_with_its_proxy(authority: Path, proxy: int, tmp_path: Path) -> None:
+    """The command to type is for the proxy that the shell goes through, wherever that listens."""
+    url = f"http://127.0.0.1:{proxy}"
+    usual = environment(url, authority / CERTIFICATE, {}, tmp_path)
+    for change in ({"https_proxy": ""}, {"SSL_CERT_FILE": ""}, {"SSL_CERT_FILE": "/gone.pem"}):
+        found = [finding for finding in trust.shell(usual | change, authority / CERTIFICATE) if finding.mend]
+        assert [finding.mend for finding in found] == [f'eval "$(llmtab env --proxy {url})"']
+
+
+def test_a_proxy_that_is_no_url(authority: Path) -> None:
+    """A typing error in HTTPS_PROXY is a finding, not the end of the doctor."""
+    [finding] = trust.shell({"HTTPS_PROXY": "http://127.0.0.1:abc"}, authority / CERTIFICATE)
+    assert (finding.grade, "HTTPS_PROXY" in finding.text) == ("error", True)
 
 
 def test_the_port(proxy: int) -> None:
@@ -224,6 +239,13 @@ def test_a_clock_that_was_set_back(ledger: Path) -> None:
     assert "in the future" in finding.text
     assert graded(machine.clock(datetime(1970, 1, 2, tzinfo=UTC)), "error")[0].mend
     assert graded(machine.clock(NOW), "error") == []
+
+
+def test_a_home_that_others_may_look_into(home: Path, ledger: Path) -> None:
+    """What the proxy warns of at its start, the doctor finds as well."""
+    home.chmod(0o755)
+    [finding] = graded(files.ledger(ledger, NOW), "warning")
+    assert finding.mend == f"chmod 700 {home}"
 
 
 def test_a_ledger_that_others_may_read(ledger: Path) -> None:

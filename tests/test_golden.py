@@ -5,6 +5,7 @@ from itertools import product
 import pytest
 
 import llmtab.exchange
+from effort import THOROUGH
 from golden import (
     ENDED,
     HEAD,
@@ -26,6 +27,8 @@ from golden import (
 from llmtab.record import FIELDS, decode, encode
 
 CODINGS = ("gzip", "deflate", "br", "zstd")
+STEP = 23 if THOROUGH else 97
+"""Bytes between two places where bodies are cut."""
 VARYING = ("id", "timing", "bytes", "transport", "streamed")
 
 
@@ -130,7 +133,7 @@ def test_a_body_cut_anywhere_harms_nothing(case: Case) -> None:
     """A body that stops in the middle of a word, an escape or a compressed block gives an observation all the same."""
     for coding, how in product(("", "gzip", "br"), ("aborted", "broken", "complete")):
         body = compressed(case.body, coding)
-        for end in range(0, len(body), 23):
+        for end in range(0, len(body), STEP):
             headers = {"content_encoding": coding} if coding else {}
             lines(case, dripped(case, pieces(body[:end], 60), how, **headers))  # type: ignore[arg-type]
             lines(case, whole(case, body[:end], how, **headers))  # type: ignore[arg-type]

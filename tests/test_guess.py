@@ -71,6 +71,22 @@ def test_both_sides_are_estimated_and_marked() -> None:
     assert line["cost_usd"] > Decimal("0.0003")
 
 
+@pytest.mark.parametrize("coding", ["", "gzip"])
+def test_what_goes_on_without_us_is_not_estimated(coding: str) -> None:
+    """A background response whose stream is left is read again later, with its figures: an estimate of it would be paid
+    twice."""
+    deltas = [{"type": "response.output_text.delta", "delta": f" word{number}"} for number in range(20)]
+    asked = {"model": "gpt-4o", "stream": True, "background": True, "input": "Where is Paris?"}
+    lines = []
+    for request in (asked, {**asked, "background": False}):
+        data = json.dumps(request).encode()
+        headers = {"content-encoding": coding} if coding else {}
+        body = compressed(data, coding) if coding else data
+        lines.append(booked(sse(*deltas), RESPONSES, body, "aborted", **headers))
+    assert [line["usage_source"] for line in lines] == ["none", "estimated"]
+    assert (lines[0]["cost_usd"], lines[0]["cost_reason"]) == (None, "no_usage")
+
+
 def test_pieces_of_a_stream_are_its_tokens() -> None:
     """Where each piece is one token, as most servers send them, their number is the count."""
     words = ["the", "sun", "is", "up", "and", "so", "are", "we", "all", "day", "long", "in", "the", "warm", "light"]

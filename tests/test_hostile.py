@@ -13,7 +13,7 @@ import brotli
 import pytest
 
 import llmtab.reader
-from effort import exhaustive
+from effort import exhaustive, sampled
 from hostile import (
     AWS,
     BEDROCK,
@@ -69,7 +69,7 @@ def bombs() -> list[tuple[str, str, bytes]]:
     ]
 
 
-@pytest.mark.parametrize("passed", ["whole", "streamed"])
+@pytest.mark.parametrize("passed", sampled(["whole", "streamed"], "streamed"))
 def test_bombs(passed: str) -> None:
     """A few kilobytes that unfold to hundreds of megabytes cost little memory and time, and are no answer."""
     for name, coding, body in bombs():
@@ -121,6 +121,7 @@ def test_what_was_decoded_to_find_out_is_not_decoded_again(monkeypatch: pytest.M
     assert (line["usage"], len(calls)) == (COUNTED, 1)
 
 
+@exhaustive
 def test_stacked_codings_are_one_bomb() -> None:
     """Codings stacked on one another may together grow a body no more than one alone: ratios do not multiply."""
     from llmtab.wire.decoding import BOMB_FREE, BOMB_RATIO, DecodeError, decoder
@@ -156,7 +157,7 @@ ENDLESS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", ENDLESS)
+@pytest.mark.parametrize("what", sampled(ENDLESS, "a line without an end", "a JSON text"))
 def test_a_gigabyte(what: str) -> None:
     """1 GB is watched in the memory of one frame; the usage at the end of a JSON body of that size is found."""
     kind, start, unit, end = ENDLESS[what]
@@ -208,11 +209,7 @@ DRIPS = {
 }
 
 
-ALIKE = ("a JSON text", "an array", "one line of NDJSON")
-"""Read by the same code as the others, with other words."""
-
-
-@pytest.mark.parametrize("what", [pytest.param(what, marks=exhaustive) if what in ALIKE else what for what in DRIPS])
+@pytest.mark.parametrize("what", sampled(DRIPS, "a line", "one message"))
 def test_a_drip_of_tiny_chunks_takes_its_bytes_and_no_more(what: str) -> None:
     """60,000 chunks of two bytes: kept in one buffer, not as so many objects of fifty bytes."""
     kind, start, piece = DRIPS[what]

@@ -358,11 +358,15 @@ def test_limits_have_bars() -> None:
             Limit("team web, day", Decimal(5), Decimal(10)),
             Limit("all", Decimal(12), Decimal(10)),
             Limit("x", Decimal(0), Decimal(0)),
+            Limit("calls", Decimal(30), Decimal(50), "requests"),
+            Limit("tokens", Decimal(1_200_000), Decimal(2_000_000), "tokens"),
         ]
     )
     rows = [row.rstrip() for row in shown(state).splitlines()]
     assert "team web, day " + "█" * 10 + "░" * 10 + " $5.00 of $10.00 (50%)" in rows
     assert "all " + "█" * 20 + " $12.00 of $10.00 (120%)" in rows
+    assert "calls " + "█" * 12 + "░" * 8 + " 30 of 50 requests (60%)" in rows
+    assert "tokens " + "█" * 12 + "░" * 8 + " 1.2M of 2.0M tokens (60%)" in rows
 
 
 def test_a_long_foot_is_cut_by_sentences() -> None:

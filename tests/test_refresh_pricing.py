@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from effort import exhaustive
 from llmtab.documents import load
 from llmtab.pricing import PriceBook, Unpriced
 from llmtab.usage import Usage
@@ -150,6 +151,7 @@ def shipped() -> dict[str, Any]:
     return found
 
 
+@exhaustive
 def test_the_shipped_table_names_its_sources(shipped: dict[str, Any]) -> None:
     """Twenty providers or more, each with the page its prices come from and the day they were looked up."""
     assert len(shipped["providers"]) >= 20
@@ -163,6 +165,7 @@ def test_the_shipped_table_names_its_sources(shipped: dict[str, Any]) -> None:
         assert provider["checked"] <= shipped["as_of"], name
 
 
+@exhaustive
 def test_the_shipped_table_is_as_generated(shipped: dict[str, Any], refresh: ModuleType) -> None:
     """No generated entry was edited without its mark."""
     for name, provider in shipped["providers"].items():

@@ -5,8 +5,12 @@ from typing import Any
 
 import pytest
 
+from llmtab.booking import book
+from llmtab.estimates.guess import Guesser
+from llmtab.pricing import PriceBook
 from llmtab.record import FIELDS, decode, encode
 from llmtab.sockets import socket as sockets
+from llmtab.sockets.account import HEAD
 from socket_cases import Case, Frame, differences, lines, load, names, play, socket
 
 JUNK = [
@@ -85,7 +89,7 @@ def test_only_frames_that_matter_are_parsed(monkeypatch: pytest.MonkeyPatch) -> 
     at = next(n for n, frame in enumerate(case.frames) if b"output_audio.done" in frame.data)
     found = lines(case, play(case, [*case.frames[:at], *sound, *deltas, *case.frames[at:]]))
     assert [line.get("usage") for line in found] == [line.get("usage") for line in lines(case, play(case))]
-    assert len(parsed) < 2 * len(case.frames) + sockets.HEAD
+    assert len(parsed) < 2 * len(case.frames) + HEAD
     assert found[0]["bytes"]["response"] > 1000 * len(deltas[0].data)
 
 
@@ -207,3 +211,60 @@ def test_a_session_is_one_line() -> None:
 
 def _json(value: Any) -> bytes:
     return json.dumps(value).encode()
+
+
+def _answer(words: int, close: str = "broken", **more: Any) -> dict[str, Any]:
+    """The line of a response of so many words whose socket breaks before its end; `more`: of its request."""
+    case = load("openai/sockets/responses")
+    found = socket(case)
+    prompt = "what is to be done about it " * 100
+    asked = {"type": "response.create", "model": "gpt-4o", "input": prompt, **more}
+    begun = {"type": "response.created", "response": {"id": "r", "model": "gpt-4o", "instructions": "be kind " * 9000}}
+    found.feed(_json(asked), 1.0, from_client=True)
+    found.feed(_json(begun), 1.1, from_client=False)
+    for number in range(words):
+        event = {"type": "response.output_text.delta", "item_id": "m", "delta": f" word{number % 1000}"}
+        assert not found.feed(_json(event), 1.2, from_client=False)
+    [seen] = found.close(close, 2.0)  # type: ignore[arg-type]
+    [line] = book(seen, PriceBook.load(), Guesser(list).guess)
+    assert encode(decode(encode(line))) == encode(line)
+    return line
+
+
+def test_the_text_of_a_broken_socket_is_estimated() -> None:
+    """What passed of a response before its socket broke was paid: it is counted, marked as ours, and priced."""
+    line = _answer(400)
+    assert (line["outcome"], line["usage_source"], line["usage_reason"]) == ("broken", "estimated", "broken")
+    assert line["estimated"] == ["input_tokens", "output_tokens", "total_tokens"]
+    assert line["estimate_method"] == "input:bytes,output:pieces"
+    assert 700 <= line["usage"]["output_tokens"] <= 900  # o200k: 800
+    assert 600 <= line["usage"]["input_tokens"] <= 1000  # o200k: 600, and its JSON
+    assert line["cost_source"] == "estimated"
+    assert "flags" not in line
+    assert _answer(9, "aborted")["outcome"] == "aborted"
+
+
+def test_a_long_answer_is_sampled() -> None:
+    """Of a megabyte of text frames little is kept, and the estimate is as good."""
+    line = _answer(12000)
+    assert line["usage"]["output_tokens"] == pytest.approx(24000, rel=0.1)
+
+
+def test_what_the_provider_stores_is_not_in_the_estimate() -> None:
+    """An agent's next turn sends only what is new: its line says that the rest was not seen."""
+    assert _answer(9, previous_response_id="resp_1")["flags"] == ["context_unseen"]
+
+
+def test_a_socket_without_text_is_not_estimated() -> None:
+    """Nothing came but the beginning: nothing is made up."""
+    line = _answer(0)
+    assert (line["usage_source"], line["cost_usd"]) == ("none", None)
+
+
+def test_final_figures_of_a_socket_stand() -> None:
+    """A response whose figures came has no estimate, whatever text passed; nor has an error."""
+    case = load("openai/sockets/responses")
+    for seen in play(case):
+        assert seen.passed is None or seen.reading.failed
+        [line] = book(seen, case.prices, Guesser(list).guess)
+        assert "estimated" not in line

@@ -37,6 +37,15 @@ def test_without_a_file_the_defaults_hold(house: Path, capsys: pytest.CaptureFix
     assert values["attribution.keys"] == ("names", "default")
 
 
+def test_a_file_of_comments_says_nothing(house: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `llmtab init` writes is the file in force, and every value of it is still a default."""
+    (house / "llmtab.yaml").write_text("# timezone: Europe/Berlin\n")
+    values = shown(capsys)
+    assert values["llmtab_config"] == (f"{house}/llmtab.yaml", "default")
+    assert {origin for _, origin in values.values()} == {"default"}
+    assert "" not in values
+
+
 def test_every_value_has_its_origin(
     house: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -152,6 +152,7 @@ def test_reprice_shows_what_changed_and_edits_nothing(home: Path, capsys: pytest
     before = path.read_bytes()
     out = home / "new.jsonl"
     assert run(home, "reprice", "--write", str(out)) == 0
+    assert out.stat().st_mode & 0o077 == 0
     said = capsys.readouterr().out
     assert "openai/test-a: 3 calls, 2 changed, 4 -> 4 USD, unpriced 1 -> 0" in said
     assert "openai/gone: 1 calls, 1 changed, 5 -> 0 USD (-5), unpriced 0 -> 1" in said
@@ -185,12 +186,16 @@ def test_hostile_json_lines(home: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     texts = [
         f'{{{use}{{"input_tokens":1e999999}}}}', f'{{{use}{{"input_tokens":NaN}}}}', f"{{{use}null}}", f"{{{use}[1]}}",
         f'{{{use}{{"input_tokens":1}},"time":5}}', f'{{{use}{{"input_tokens":1}},"service_tier":5}}',
-        f'{{{use}{{"input_tokens":1}},"region":[]}}',
+        f'{{{use}{{"input_tokens":1}},"region":[]}}', f'{{{use}{{"input_tokens":1}},"region":5}}',
+        '{"provider":"openai","usage":{}}',
     ]  # fmt: skip
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(texts)))
     assert run(home, "price", "-") == 1
     lines = [json.loads(text) for text in capsys.readouterr().out.splitlines()]
-    assert [line["error"].partition(":")[0] for line in lines] == [f"line {n}" for n in range(1, 8)]
+    assert [line["error"].partition(":")[0] for line in lines] == [f"line {n}" for n in range(1, 10)]
+    assert [line["error"] for line in lines[-3:]] == [
+        "line 7: region: [], expected a string", "line 8: region: 5, expected a string", "line 9: no 'model' in it",
+    ]  # fmt: skip
     far = {"provider": "openai", "model": "test-a", "usage": {"input_tokens": 1}, "time": "9999-12-31T23:59:59Z"}
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(far)))
     assert run(home, "price", "-") == 0
@@ -230,6 +235,46 @@ def test_a_counter_from_the_future_is_not_left_out() -> None:
     """A line with a counter that this version does not know keeps its price: a full one cannot be made without it."""
     item = line(usage={"input_tokens": 5, "thought_units": 7})
     assert repriced(item, None, None) is item  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("half", "reason"),
+    [
+        ({"usage": {"output_tokens": 900}, "usage_source": "estimated"}, "no_usage"),
+        ({"flags": ["dropped:input_tokens"], "usage_source": "partial"}, "inconsistent:input_tokens"),
+    ],
+)
+def test_half_a_call_gets_no_full_price_later(
+    home: Path, capsys: pytest.CaptureFixture[str], half: dict[str, Any], reason: str
+) -> None:
+    """What the meter left without a price because a figure was missing stays so: the sum is of what is known."""
+    item = line(cost_usd=None, cost_source="unpriced", cost_reason=reason, **half)
+    (home / "ledger.jsonl").write_bytes(encode(item) + b"\n")
+    out = home / "new.jsonl"
+    assert run(home, "reprice", "--write", str(out)) == 0
+    said = decode(out.read_text())
+    assert (said["cost_usd"], said["cost_source"], said["cost_reason"]) == (None, "unpriced", reason)
+    assert said["cost_partial_usd"] > 0
+
+
+def test_a_reprice_that_fails_leaves_no_file(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second try with the right ledger must not find a file in its way."""
+    out = home / "new.jsonl"
+    assert main(["reprice", str(home / "none.jsonl"), "--write", str(out)]) == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("use", ["pages", "pages=", "pages=many", "pages=1.x"])
+def test_a_counter_without_its_number(home: Path, capsys: pytest.CaptureFixture[str], use: str) -> None:
+    """The error says what to write."""
+    assert run(home, "price", "openai/test-a", "--use", use) == 1
+    assert f"--use {use}: expected COUNTER=N, as in --use pages=3" in capsys.readouterr().err
+
+
+def test_a_list_of_nobody(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A misspelt provider is no empty list."""
+    assert run(home, "price", "--list", "--provider", "opneai") == 1
+    assert "no table has models of opneai" in capsys.readouterr().err
 
 
 def test_how_good_estimates_were(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,6 +54,15 @@ def test_lines_are_chosen_by_any_word(tests: list[str], expected: list[int], led
     assert [number for number, line in enumerate(lines) if wanted(line)] == expected
 
 
+def test_an_altered_line_hides_no_other(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line whose values somebody changed is named, and those around it are shown."""
+    write(ledger, call(7, cost_usd="much"), call(8, labels=3), call(9))
+    assert main(["tail", "-n", "4", str(ledger)]) == 0
+    said = capsys.readouterr()
+    assert [line.split()[0][17:19] for line in said.out.splitlines()] == ["06", "09"]
+    assert said.err.splitlines() == ["llmtab tail: a line cannot be read; llmtab verify says which"] * 2
+
+
 def test_a_test_that_makes_no_sense_is_one_line(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What was expected is said."""
     assert main(["tail", "--where", "openai", str(ledger)]) == 1

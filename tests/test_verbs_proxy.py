@@ -90,6 +90,14 @@ def test_nothing_is_printed_of_what_passes(started: list[list[str]]) -> None:
     assert "flow_detail=0" not in started[1]
 
 
+@pytest.mark.parametrize("arguments", [["-p", "99999"], ["--reverse", "openai@99999"]])
+def test_no_such_port(started: list[list[str]], capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    """A port that cannot be is one line."""
+    assert main(["proxy", *arguments]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("llmtab proxy: ")
+    assert not started
+
+
 def test_a_door_that_is_taken(started: list[list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     """The port of any mode in use is one line, before anything starts."""
     with socket.create_server(("127.0.0.1", 0)) as server:

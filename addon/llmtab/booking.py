@@ -4,7 +4,7 @@ order.
 Knows the meaning of the record's fields (section 3 of the design). Must not know bytes, mitmproxy or files.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from functools import lru_cache
@@ -106,7 +106,7 @@ def _judge(seen: Observation) -> tuple[str, str, str | None]:
     else:
         outcome = "aborted" if seen.how == "aborted" and not seen.undecodable else "broken"
     if reading.seen and reading.counters:
-        if unread := _unread(reading):
+        if unread := _unread(reading.flags):
             return outcome, "partial", f"dropped:{unread}"
         return outcome, *(("reported", None) if final else ("partial", cut))
     if outcome == "error":
@@ -118,10 +118,23 @@ def _judge(seen: Observation) -> tuple[str, str, str | None]:
     return outcome, "none", "no_usage_in_stream" if seen.streamed else "no_usage"
 
 
-def _unread(reading: Reading) -> str | None:
+def _unread(flags: Sequence[str]) -> str | None:
     """The first counter whose figure on the wire was no number (or `parts`: there were too many, or one had none)."""
-    names = (flag.removeprefix("dropped:") for flag in reading.flags if flag.startswith("dropped:"))
+    names = (flag.removeprefix("dropped:") for flag in flags if flag.startswith("dropped:"))
     return next((name for name in names if name in COUNTERS or name == "parts"), None)
+
+
+def incomplete(
+    counters: Mapping[str, Quantity], flags: Sequence[str], source: str | None, cost: Decimal | None
+) -> str | None:
+    """Why what the counters come to is not the cost of the call: a figure was no number, or only the answer could be
+    counted (half a cost is none). None where it is. `cost`: what they come to."""
+    unread = _unread(flags) if flags else None
+    if unread in COUNTERS and (cost or not any(counters.values())):
+        return f"inconsistent:{unread}"
+    if "output_tokens" in counters and "input_tokens" not in counters and source == "estimated":
+        return "no_usage"
+    return None
 
 
 def _delivered(seen: Observation, outcome: str) -> bool:
@@ -236,11 +249,8 @@ def _price(line: dict[str, Any], seen: Observation, prices: PriceBook, at: datet
     if counters:
         model = reading.price_model or reading.model or reading.request_model
         money, saved = _list_price(line, counters, model, prices, at)
-        unread = _unread(reading) if reading.flags else None
-        if unread in COUNTERS and (money["cost_usd"] or not any(counters.values())):
-            money, saved = _without_sum(money, f"inconsistent:{unread}"), None
-        elif "output_tokens" in counters and "input_tokens" not in counters and line["usage_source"] == "estimated":
-            money, saved = _without_sum(money, "no_usage"), None  # the prompt was not to be had: half a cost is none
+        if lacking := incomplete(counters, reading.flags, line["usage_source"], money["cost_usd"]):
+            money, saved = _without_sum(money, lacking), None
     else:
         money = {"cost_usd": None, "cost_source": "unpriced", "cost_reason": "no_usage"}
     if reading.money is not None:

@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from llmtab.home import home
+from llmtab.home import home, private_folder
 
 FORMAT = "llmtab-cache-2"
 KEPT_FILES = 64  # an edited file leaves its old parsed form behind; beyond this many the oldest go
@@ -119,7 +119,7 @@ def _write(folder: Path, key: str, payload: bytes) -> bool:
 
     name = None
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(folder)
         handle, name = tempfile.mkstemp(dir=folder, suffix=".tmp")
         with os.fdopen(handle, "wb") as file:
             file.write(_header(key, payload) + b"\n" + payload)

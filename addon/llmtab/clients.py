@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
+from llmtab.home import private_folder
+
 type Kind = Literal["proxy", "bypass", "replaces", "adds", "switch"]
 
 
@@ -124,7 +126,7 @@ def _kept(content: bytes, folder: Path) -> Path:
     """A file with this content, named by it: several runs share one, and none changes under a running program."""
     path = folder / f"bundle-{hashlib.sha256(content).hexdigest()[:12]}.pem"
     if not path.is_file() or path.stat().st_size != len(content):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(folder)
         part = folder / f"{path.name}.{os.getpid()}"
         part.write_bytes(content)
         part.replace(path)

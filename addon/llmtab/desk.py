@@ -5,7 +5,7 @@ know mitmproxy, nor what an answer means. Whatever way a call ends, it leaves it
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from time import time
@@ -33,12 +33,25 @@ SHUTDOWN_WAIT: Final = 5.0
 """Seconds a shutdown waits for bodies that are being read."""
 SHUTDOWN_GUESSING: Final = 2.0
 """Seconds it takes to estimate what open calls used; those that are left then are booked with what was reported."""
+SETTLING: Final = 0.1
+"""Seconds that the end of a call waits at most for a line that is made in a thread: who was told that a call is over
+finds it on the ledger, whatever becomes of this process. As a rule it is a few milliseconds."""
 MOST_WAITING: Final = 64
 """Calls that may wait for the thread with all their bytes (a megabyte each at most); past it calls are booked without
 an estimate."""
 
 type Line = dict[str, Any]
 type Lines = Future[list[Line]]
+
+
+class Settled:
+    """To be awaited, or not: until the lines of a job are written, for SETTLING seconds at most."""
+
+    def __init__(self, job: Lines) -> None:
+        self._job = job
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield from asyncio.wait([asyncio.wrap_future(self._job)], timeout=SETTLING).__await__()
 
 
 class Desk:
@@ -69,27 +82,27 @@ class Desk:
         """A call begins."""
         self.calls[exchange.call.id] = exchange
 
-    def close(self, exchange: Exchange, how: How, ended_at: float, body: bytes | None) -> None:
-        """A call is over: booked at once if that is quick, in a thread where a large body has to be parsed.
+    def close(self, exchange: Exchange, how: How, ended_at: float, body: bytes | None) -> Awaitable[None] | None:
+        """A call is over: booked at once if that is quick, in a thread where a large body has to be parsed. Then there
+        is something to await, for whoever can.
 
         Closed before, it leaves nothing more; what came behind its last event may be a call of its own.
         """
         if exchange.closed:
             if exchange.following is None or not exchange.following.tapped:
-                return
+                return None
             exchange = exchange.following
         asked = exchange.call.body()
         exchange.call.request_bytes = len(asked) if asked is not None else 0
         if exchange.needs_thread(body) or _is_big(asked) or self._must_look_back(exchange):
-            self._in_thread(self._lines, exchange, how, ended_at, body)
-            return
+            return self._in_thread(self._lines, exchange, how, ended_at, body)
         seen = exchange.close(how, ended_at, body)
         if seen is not None and seen.passed is not None and self._may_guess(seen):
-            self._in_thread(self._booked, exchange, seen)
-        else:
-            self.write(self._booked(exchange, seen))
+            return self._in_thread(self._booked, exchange, seen)
+        self.write(self._booked(exchange, seen))
+        return None
 
-    def _in_thread(self, work: Callable[..., list[Line]], *arguments: Any) -> None:
+    def _in_thread(self, work: Callable[..., list[Line]], *arguments: Any) -> Settled:
         """What takes too long for the event loop; its lines are written when it is done."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="llmtab-parse")
@@ -97,6 +110,7 @@ class Desk:
         self._pending.add(job)
         loop = asyncio.get_running_loop()
         job.add_done_callback(lambda done: loop.call_soon_threadsafe(self._collect, done))
+        return Settled(job)
 
     def over(self, exchange: Exchange) -> bool:
         """The last event of a stream passes: its line is written before the client sees it, and leaves. Whether the
@@ -118,8 +132,10 @@ class Desk:
     def write(self, lines: list[Line]) -> None:
         """The lines of one call go onto the ledger, and to all who watch it; with them those that waited for them."""
         if lines and self.nested.possible:
-            for call in self.nested.sort(lines, self.calls, time()):
-                self._put(call)
+            calls = self.nested.sort(lines, self.calls, time())
+            if lines[0]["id"] in self.nested and self.setup is not None:
+                self.setup.ledger.hold(lines)
+            self._put(*calls)
         else:
             self._put(lines)
 
@@ -128,18 +144,25 @@ class Desk:
         for lines in self.nested.release(time(), self.calls):
             self._put(lines)
 
-    def _put(self, lines: list[Line]) -> None:
+    def _put(self, *calls: list[Line]) -> None:
+        """Calls that belong together are written together: no kill leaves one of them without the other."""
+        lines = calls[0] if len(calls) == 1 else [line for call in calls for line in call]
         if lines and self.setup is not None:
             if self.guard is not None:
                 self.guard.settle(lines)
             self.setup.ledger.append(lines)
-            self._tell(lines)
-            if lines[0]["usage_source"] != "reported":
-                self.coverage.line(lines[0])
-            if self._upkeep.estimator is not None:
-                self._upkeep.estimator.learn(lines[0])
-            if self._guesser is not None:
-                self._guesser.learn(lines[0])
+            for call in calls:
+                self._told(call)
+
+    def _told(self, lines: list[Line]) -> None:
+        """These lines are on the ledger: now all others may know."""
+        self._tell(lines)
+        if lines[0]["usage_source"] != "reported":
+            self.coverage.line(lines[0])
+        if self._upkeep.estimator is not None:
+            self._upkeep.estimator.learn(lines[0])
+        if self._guesser is not None:
+            self._guesser.learn(lines[0])
 
     async def written(self) -> None:
         """Returns when the bodies that were handed to the thread by now are booked."""
@@ -177,6 +200,13 @@ class Desk:
         if self._guesser is None and due(seen):
             self._guesser = Guesser(partial(recent, self.setup.ledger.path))
         return due(seen)
+
+    def settle(self, seen: Observation) -> None:
+        """The same of a socket's response that is over."""
+        if seen.passed is not None and self._may_guess(seen):
+            self._in_thread(self.booked, seen)
+        else:
+            self.write(self.booked(seen))
 
     def _lines(self, exchange: Exchange, how: How, ended_at: float, body: bytes | None) -> list[Line]:
         return self._booked(exchange, exchange.close(how, ended_at, body))

@@ -12,6 +12,13 @@ def home() -> Path:
     return Path(os.environ.get("LLMTAB_HOME") or "~/.llmtab").expanduser()
 
 
+def private_folder(folder: Path) -> None:
+    """Makes a folder that is not there, and those above it, for the user alone (`parents=True` would open those)."""
+    for each in (*reversed(folder.parents), folder):
+        if not each.is_dir():
+            each.mkdir(mode=0o700, exist_ok=True)
+
+
 def config_place() -> Path:
     """Where llmtab.yaml is, or would be: what `$LLMTAB_CONFIG` names, else `llmtab.yaml` in the home."""
     named = os.environ.get("LLMTAB_CONFIG")

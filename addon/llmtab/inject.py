@@ -103,7 +103,8 @@ class Injector:
         response = flow.response
         if vars(flow).get(MARK) is None or response is None or response.status_code not in REFUSED:
             return
-        if b"stream_options" in (response.raw_content or b"") or b"include_usage" in (response.raw_content or b""):
+        said = response.get_content(strict=False) or b""  # some servers compress it all the same
+        if b"stream_options" in said or b"include_usage" in said:
             host = flow.request.pretty_host
             self._refusing.add(host)
             log.warning("llmtab: %s refuses stream_options.include_usage: it is no longer asked for usage", host)

@@ -10,7 +10,7 @@ import gc
 import logging
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from time import time
 from typing import Final
 
@@ -302,20 +302,20 @@ class Meter:
             return False
         return exchange.claim.binding.stream or streams(content_type, flow.request.raw_content or b"")
 
-    def response(self, flow: http.HTTPFlow) -> None:
+    def response(self, flow: http.HTTPFlow) -> Awaitable[None] | None:
         if flow.response is None:
-            return
+            return None
         exchange = vars(flow).pop(_STATE, None)  # it reads the flow's request: no ring of references after this
         if exchange is None:
             if (fetch := vars(flow).pop(_BATCH, None)) is not None:
                 fetch.close(complete=True, body=flow.response.raw_content)
-            return
+            return None
         if flow.websocket is not None and exchange.claim.binding.socket:
             self.sockets.upgrade(flow, exchange, self._ladder, vars(flow.client_conn).get(_USER))
-            return
+            return None
         body = None if exchange.tapped else flow.response.raw_content
         ended_at = flow.response.timestamp_end or time()
-        self.desk.close(exchange, "complete", ended_at, body)
+        return self.desk.close(exchange, "complete", ended_at, body)
 
     async def _response_synced(self, flow: http.HTTPFlow) -> None:
         """The `response` hook of `llmtab_fsync=always`: the end of this call waits until its line is on the disk."""

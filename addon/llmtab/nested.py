@@ -7,7 +7,9 @@ Then the inner line says `repeat_of` the outer one's id, and has neither usage n
 A ledger is never edited, and the inner call ends first. So its line waits, for a few seconds at most, but only while an
 enclosing call is open that may be its outer one: to another server, one that runs on this machine, where the gateway
 must be that asks from here. Nobody without such a server ever waits. Where the wait was too short, the outer line,
-which comes later, says that it repeats the inner one.
+which comes later, says that it repeats the inner one. It is the inner line that repeats because the outer one knows
+who asked, and for whom: the inner one's labels, key and client are the gateway's. What waits lies beside the ledger
+(`ledger/held.py`), so that a kill loses no call.
 """
 
 import ipaddress
@@ -60,6 +62,10 @@ class Nested:
         self._ended: dict[str, tuple[Call, float]] = {}
         self._waiting: dict[str, Waiting] = {}
         self._in_vain: dict[str, Waiting] = {}
+
+    def __contains__(self, call: str) -> bool:
+        """Whether the lines of that call wait."""
+        return call in self._waiting
 
     def connected(self, server: Any) -> None:
         """A connection to a server was made (`address`, `peername`, `sockname`, `via`, as mitmproxy has them)."""

@@ -56,6 +56,8 @@ def _usual(name: str, default: Any) -> Any:
     """A default as it works out: two of ours depend on where the home is."""
     if name == "llmtab_ledger":
         return str(home() / "ledger.jsonl")
+    if name == "llmtab_config":
+        return str(config_file() or "")
     return list(default) if default == () else default
 
 
@@ -85,7 +87,7 @@ def _leaves(value: Any, loc: Loc) -> Iterator[tuple[Loc, Any]]:
     elif isinstance(value, list) and value:
         for number, item in enumerate(value):
             yield from _leaves(item, (*loc, number))
-    else:
+    elif loc:  # a file of comments alone says nothing
         yield loc, value
 
 

@@ -20,10 +20,10 @@ is_stream = _STREAMING.match
 
 def streams(content_type: str, request: bytes) -> bool:
     """Whether the answer to a claimed call comes bit by bit: its type says so, or the request asked for it (some
-    servers label event streams as JSON)."""
-    if not content_type.startswith("application/json"):
+    servers label event streams as JSON, of one kind or another, or not at all)."""
+    if content_type and "json" not in content_type.lower():
         # audio, images, event streams under a name of their own: nothing a JSON reader would want whole
-        return bool(content_type) and "json" not in content_type
+        return True
     return b'"stream"' in request and bool(
         _ASKS_STREAM.search(request, 0, UPLOAD) or _ASKS_STREAM.search(request, max(0, len(request) - UPLOAD))
     )

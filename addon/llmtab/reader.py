@@ -112,7 +112,7 @@ class Reader:
     def is_longer(self, chunks: list[bytes], most: int) -> bool:
         """Whether a coded body has more than `most` bytes. No more than these are decoded, and what is not longer has
         not to be decoded again."""
-        found = decode_all(chunks, self.coding, most)
+        found = decode_all(chunks, self.coding, most, 0)
         self._decoded = None if found.broken == "limit" else (len(chunks), found)
         return self._decoded is None
 
@@ -123,7 +123,8 @@ class Reader:
         if decoded is not None and decoded[0] == len(chunks) and coding:
             whole = decoded[1]
         else:
-            whole = decode_all(chunks, coding, max(DECODED_LIMIT, sum(map(len, chunks)) if not coding else 0))
+            most = max(DECODED_LIMIT, sum(map(len, chunks)) if not coding else 0)
+            whole = decode_all(chunks, coding, most, SNIFFED)
         self.undecodable = whole.broken
         media_type = self._answer.headers.get("content-type", "")
         self.kind = kind = sniff(media_type, whole.data[:SNIFFED])

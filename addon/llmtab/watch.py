@@ -118,8 +118,8 @@ class Watchers:
         else:
             self._notes.pop(topic, None)
 
-    def limits(self, rows: Sequence[tuple[str, Decimal, Decimal]]) -> None:
-        """The budgets' bars, as the table shows them from now on: label, spent, limit (USD)."""
+    def limits(self, rows: Sequence[tuple[str, Decimal, Decimal, str]]) -> None:
+        """The budgets' bars, as the table shows them from now on: label, spent, limit, and the unit of both."""
         if self._state is not None:
             from llmtab.live.rows import Limit
 

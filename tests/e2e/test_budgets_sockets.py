@@ -19,6 +19,23 @@ def done(number: int) -> dict[str, object]:
     return {"type": "response.completed", "response": response}
 
 
+def test_a_large_frame_is_refused_as_well(
+    start: Callable[..., Proxy], provider: SocketUpstream, tmp_path: Path
+) -> None:
+    """A prompt of half a megabyte is decided on before it leaves, and so is what comes behind it."""
+    proxy = start(*config(tmp_path, "  - {name: one, limit: 1 requests per month}\n"))
+    provider.scripts[RESPONSES] = [WAIT, done(1), WAIT, done(2)]
+    before, large = len(provider.heard), {**CREATE, "instructions": "long " * 100_000}
+    with dial(proxy, URL) as client:
+        client.send(json.dumps(large))
+        assert json.loads(client.recv(5))["type"] == "response.completed"
+        for frame in (large, CREATE):
+            client.send(json.dumps(frame))
+            assert json.loads(client.recv(5))["type"] == "error"
+    assert len(provider.heard) - before == 1
+    assert [line["outcome"] for line in proxy.settled(3)] == ["ok", "refused", "refused"]
+
+
 def test_a_refused_frame_is_dropped_and_answered(
     start: Callable[..., Proxy], provider: SocketUpstream, tmp_path: Path
 ) -> None:

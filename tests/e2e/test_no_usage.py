@@ -45,6 +45,18 @@ def test_a_stream_without_usage_is_estimated(proxy: Proxy, upstream: Upstream) -
     assert "Paris" not in json.dumps(line, default=str)
 
 
+def test_a_finished_call_is_on_the_ledger(proxy: Proxy, upstream: Upstream) -> None:
+    """A client that has read its answer to the end finds the line, also where figures are worked out in a thread: no
+    kill after that loses the call."""
+    large = {**ASKED, "messages": [*MESSAGES, {"role": "user", "content": "word " * 60_000}]}
+    proxy.call(URL, ASKED)
+    before = len(proxy.settled(1))
+    upstream.on(TARGET, stream(*CHUNKS, DONE))
+    for number, asked in enumerate([ASKED, large] * 5, 1):
+        proxy.call(URL, asked)
+        assert len(proxy.lines()) == before + number
+
+
 def test_a_cut_stream_keeps_what_was_reported(proxy: Proxy, upstream: Upstream) -> None:
     """Anthropic told the input before the break: that stands, and only the output is estimated, from the text."""
     start = {"type": "message_start", "message": {"id": "m", "type": "message", "model": "claude-sonnet-4-5",
@@ -177,9 +189,12 @@ def test_a_coded_answer_passes_as_it_is(injecting: Proxy, upstream: Upstream) ->
     assert line["usage"]["output_tokens"] == 12
 
 
-def test_a_host_that_refuses_is_asked_once(injecting: Proxy, upstream: Upstream) -> None:
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+def test_a_host_that_refuses_is_asked_once(injecting: Proxy, upstream: Upstream, coding: str) -> None:
     """A host that answers 400 because of it is left alone from then on."""
-    upstream.on(TARGET, reply({"error": {"message": "unknown parameter: stream_options"}}, 400))
+    said = json.dumps({"error": {"message": "unknown parameter: stream_options"}}).encode()
+    headers = [("content-type", "application/json"), ("content-encoding", coding)]
+    upstream.on(TARGET, Answer([gzip.compress(said) if coding == "gzip" else said], 400, headers))
     assert injecting.call(URL, ASKED).status == 400
     upstream.on(TARGET, stream(*CHUNKS, DONE))
     injecting.call(URL, ASKED)

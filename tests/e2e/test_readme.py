@@ -16,17 +16,18 @@ from llmtab.record import FIELDS
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
-def block(language: str) -> str:
-    """The code block of a language in README."""
-    [text] = re.findall(rf"```{language}\n(.*?)```", README, re.S)
+def block(language: str, holding: str) -> str:
+    """The one code block of a language in README that holds these words."""
+    [text] = [text for text in re.findall(rf"```{language}\n(.*?)```", README, re.S) if holding in text]
     return str(text)
 
 
 def test_the_provider_in_ten_lines(start: Callable[..., Proxy], tmp_path: Path, upstream: Upstream) -> None:
     """The YAML of README, word for word, meters both of its hosts over TLS."""
     config = tmp_path / "llmtab.yaml"
-    config.write_text(block("yaml"))
-    assert len(block("yaml").splitlines()) <= 10
+    provider = block("yaml", "hosts:")
+    config.write_text(provider)
+    assert len(provider.splitlines()) <= 10
     proxy = start("--set", f"llmtab_config={config}")
     upstream.on("POST llm.example.com/v1/chat/completions", reply(CHAT))
     upstream.on("POST ask.example.com/api/ask", reply({"model": "m1", "stats": {"prompt": 5, "completion": 7}}))
@@ -40,7 +41,7 @@ def test_the_provider_in_ten_lines(start: Callable[..., Proxy], tmp_path: Path, 
 
 def test_the_ledger_line_is_one() -> None:
     """The line of README has only keys of the schema, in their order, and its cost is the sum of its parts."""
-    line = json.loads(block("json"), parse_float=Decimal)
+    line = json.loads(block("json", '"schema"'), parse_float=Decimal)
     assert list(line) == [key for key in FIELDS if key in line]
     assert line["cost_usd"] == sum(part["usd"] for part in line["cost_lines"])
 

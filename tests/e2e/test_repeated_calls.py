@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from proxy import Proxy, free_port
+from proxy import Proxy, free_port, until
 from upstream import Upstream, reply, stream
 
 RESPONSES = "https://api.openai.com/v1/responses"
@@ -110,6 +112,28 @@ def test_a_gateway_and_its_upstream_are_one_call(proxy: Proxy, upstream: Upstrea
             asked = {"model": "gpt-4o-mini", "messages": [], "stream": answer.framing == "chunked"}
             proxy.call(f"http://127.0.0.1:{port}/v1/chat/completions", asked)
             check_one_call(proxy.settled(2))
+
+
+def test_a_kill_does_not_lose_the_inner_call(start: Callable[..., Proxy], upstream: Upstream) -> None:
+    """The inner call is over and waits for its gateway when the proxy is killed: the next start books it, once."""
+    upstream.on("POST api.openai.com/v1/chat/completions", reply(ANSWER))
+    proxy, held = start(), threading.Event()
+
+    def pause(body: bytes) -> bytes:
+        until(lambda: bool([*proxy.folder.glob("*.held-*")]), "the line to wait")
+        assert proxy.lines() == []
+        os.kill(proxy.process.pid, signal.SIGKILL)
+        held.set()
+        return body
+
+    with gateway(proxy, pause) as port, pytest.raises((OSError, http.client.HTTPException)):
+        proxy.call(f"http://127.0.0.1:{port}/v1/chat/completions", {"model": "gpt-4o-mini", "messages": []})
+    assert held.is_set()
+    for _ in range(2):
+        with Proxy(upstream, proxy.folder, conf=proxy.conf) as again:
+            [line] = again.settled(1)
+            assert (line["usage"]["total_tokens"], "repeat_of" in line) == (42, False)
+    assert [*proxy.folder.glob("*.held-*")] == []
 
 
 def test_a_gateway_behind_a_reverse_proxy(start: Callable[..., Proxy], upstream: Upstream) -> None:

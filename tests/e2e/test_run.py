@@ -3,7 +3,9 @@
 import json
 import os
 import pty
+import select
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -11,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from machine import Machine
+from machine import SECONDS, Machine
 from proxy import until
 from sdk import needs
 from test_lines import ASKED, CHAT
@@ -36,7 +38,8 @@ def python(code: str) -> list[str]:
 
 
 def test_a_bill(tmp_path: Path, way: WayOut, upstream: Upstream) -> None:
-    """On a fresh machine, behind a company's proxy: the call works, and ledger and bill agree."""
+    """On a fresh machine, behind a company's proxy: the call works, ledger and bill agree, and what is
+    kept is the user's alone."""
     upstream.on(OPENAI, reply(CHAT))
     machine = Machine(tmp_path, way)
     done = machine.run(*python(TO_OPENAI))
@@ -47,6 +50,7 @@ def test_a_bill(tmp_path: Path, way: WayOut, upstream: Upstream) -> None:
     assert (bill["calls"], bill["input_tokens"], bill["output_tokens"]) == (1, 1200, 85)
     assert bill["cost_usd"] == line["cost_usd"] > 0
     assert [model["model"] for model in bill["models"]] == ["gpt-4o-mini-2024-07-18"]
+    assert stat.S_IMODE(machine.ledger.parent.stat().st_mode) == 0o700
 
 
 def test_the_bill_for_people(machine: Machine, upstream: Upstream) -> None:
@@ -71,13 +75,15 @@ except OSError:
 
 
 def test_only_this_run(machine: Machine, upstream: Upstream) -> None:
-    """The bill is of this run, whatever else the ledger holds; `--bill FILE` keeps standard error for the program."""
+    """The bill is of this run, whatever else the ledger holds; `--bill FILE` keeps standard error for the program,
+    and the file is for its owner's eyes."""
     upstream.on(OPENAI, reply(CHAT))
     machine.run(*python(TO_OPENAI))
     bill = machine.folder / "bill.json"
     done = machine.run(*python(TO_OPENAI), options=["--bill", str(bill)])
     assert done.err == ""
     assert json.loads(bill.read_text())["calls"] == 1
+    assert bill.stat().st_mode & 0o077 == 0
     assert len(machine.lines()) == 2
 
 
@@ -179,13 +185,14 @@ def test_the_programs_terminal(machine: Machine, upstream: Upstream) -> None:
     proxy: the call it makes while it tidies up is still on the bill."""
     upstream.on(OPENAI, reply(CHAT))
     code = f"""{CALL}
-import signal, sys
-print("tty", all(os.isatty(end) for end in (0, 1, 2)), flush=True)
+import signal, sys, time
 stops = []
 signal.signal(signal.SIGINT, lambda *_: stops.append(1))
-signal.pause()
+print("tty", all(os.isatty(end) for end in (0, 1, 2)), flush=True)
+while not stops:
+    time.sleep(0.02)
 call('https://api.openai.com/v1/chat/completions')
-import time; time.sleep(0.2)
+time.sleep(0.2)
 print("stops", len(stops), flush=True)
 sys.exit(130)
 """
@@ -197,13 +204,14 @@ sys.exit(130)
     os.close(slave)
     seen = bytearray()
 
-    def saw(word: bytes) -> bool:
-        seen.extend(os.read(master, 4096))
-        return word in seen
+    def read_to(word: bytes) -> None:
+        while word not in seen:
+            assert select.select([master], [], [], SECONDS)[0], seen.decode()
+            seen.extend(os.read(master, 4096))
 
-    until(lambda: saw(b"tty True"), "the program", lambda: seen.decode())
+    read_to(b"tty True")
     os.write(master, b"\x03")
-    until(lambda: saw(b'"failed"'), "the bill", lambda: seen.decode())
+    read_to(b'"failed"')
     assert process.wait(30) == 130
     os.close(master)
     assert b"stops 1" in seen

@@ -1,14 +1,18 @@
-"""The SDKs' own sockets: openai-python's Realtime and Responses over WebSocket, google-genai's Live."""
+"""Clients' own sockets: openai-python's Realtime and Responses over WebSocket, google-genai's Live, Codex."""
 
+import json
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import node
 import pytest
+from machine import Machine
 from proxy import Proxy
 from sdk import needs, run
 from socket_upstream import CUT, WAIT, SocketUpstream
+from way_out import WayOut
 
 REALTIME = "api.openai.com/v1/realtime"
 RESPONSES = "api.openai.com/v1/responses"
@@ -196,3 +200,28 @@ asyncio.run(main())
         assert line["request_model"] == "models/gemini-3.1-flash-live-preview"
         assert isinstance(line["cost_usd"], Decimal)
         assert line["cost_usd"] > 0
+
+
+@node.needs("codex")
+def test_codex(provider: SocketUpstream, tmp_path: Path) -> None:
+    """Codex on its default transport, compressed: a warm-up of the cache and a turn are two exact lines, however the
+    socket ends."""
+    item = {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed",
+            "content": [{"type": "output_text", "text": "Hello", "annotations": []}]}  # fmt: skip
+    warm, (created, completed) = response(0), response(7)
+    turn = [{"type": "response.output_text.delta", "item_id": "msg_1", "delta": "Hello"},
+            {"type": "response.output_item.done", "output_index": 0, "item": item}]  # fmt: skip
+    provider.on(RESPONSES, [WAIT, *warm, WAIT, created, *turn, completed, CUT])
+    with WayOut(provider) as way:  # type: ignore[arg-type]
+        machine = Machine(tmp_path, way)
+        path = {"CODEX_API_KEY": "sk-x", "PATH": node.path()}
+        done = machine.run("codex", "exec", "--skip-git-repo-check", "hi", env=path)
+        assert (done.status, "Hello" in done.out) == (0, True), done.err
+        found = machine.lines()
+    asked = [json.loads(data) for data in provider.heard]
+    assert [frame.get("generate", True) for frame in asked] == [False, True]
+    assert [(line["response_id"], line["transport"], line["outcome"]) for line in found] == [
+        ("resp_0", "ws", "ok"), ("resp_7", "ws", "ok"),
+    ]  # fmt: skip
+    assert [line["usage"]["output_tokens"] for line in found] == [0, 7]
+    assert {line["usage_source"] for line in found} == {"reported"}

@@ -29,6 +29,11 @@ class Bar(NamedTuple):
 
 def bars(limits: Limits, store: Store, now: float) -> list[Bar]:
     """A bar for each bucket that has spent anything, and for each limit without buckets; fullest first."""
+    return bars_of(rows_of(limits, store, now))
+
+
+def bars_of(found: Iterable[tuple[Limit, str, State]]) -> list[Bar]:
+    """The same, of buckets that are known."""
     rows = [
         Bar(
             f"{limit.name} {key}" if limit.per else limit.name,
@@ -36,7 +41,7 @@ def bars(limits: Limits, store: Store, now: float) -> list[Bar]:
             number(limit.amount, limit.unit),
             limit.unit,
         )
-        for limit, key, state in rows_of(limits, store, now)
+        for limit, key, state in found
     ]
     return sorted(rows, key=lambda row: row.spent / row.limit, reverse=True)[:MOST]
 

@@ -69,9 +69,13 @@ def load(path: Path, limits: Limits, store: Embedded, now: float | None = None) 
             for name, key, start, spent, reserved, carried, bins in found["buckets"]
             if name in named
         ]
+        told = [
+            (str(event), str(name), str(key), float(start), int(level))
+            for event, name, key, start, level in found.get("told") or ()
+        ]
         for bucket in buckets:
             store.put(bucket)
-        return Place(found["seqs"], found["inode"], found["offset"])
+        return Place(found["seqs"], found["inode"], found["offset"], told)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

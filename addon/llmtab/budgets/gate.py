@@ -6,20 +6,21 @@ the event loop. A call that runs is never cut: what it needs beyond its reservat
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import time
 from typing import Any, Final, NamedTuple, cast
 
-from llmtab.budgets.amounts import INPUT, OUTPUT, REQUESTS, TOKENS, USD, WEIGHT, number
+from llmtab.budgets.amounts import REQUESTS, WEIGHT, number
 from llmtab.budgets.charges import Need, charges, counted_at
-from llmtab.budgets.limits import WORDS, Limit, Touched
+from llmtab.budgets.limits import WORDS, Limit
+from llmtab.budgets.needs import needs_of, outgrown, refusing
 from llmtab.budgets.notices import Notices
 from llmtab.budgets.policy import Header, Policy
 from llmtab.budgets.refusal import Refusal, moment, refusal
 from llmtab.budgets.store import Denied, State, Store, Verdict
 from llmtab.budgets.windows import EVER, Window
-from llmtab.budgets.worst import Worst, beyond, look, worst
+from llmtab.budgets.worst import Worst, look, usual, worst
 from llmtab.estimates.habits import Habits, kinds
 from llmtab.events import request_reader
 from llmtab.exchange import Exchange
@@ -35,6 +36,8 @@ WAITING: Final = 1_000
 """Calls held back at once; one more is refused."""
 LOOK: Final = 1.0
 """Seconds after which a call that is held back tries again, whatever happened."""
+REMEMBERED: Final = 10_000
+"""Callers on a plan."""
 LOST: Final = 10.0
 """Seconds after which the reservation of a call that left no line is given back."""
 
@@ -47,6 +50,8 @@ class Admission:
 
     needs: list[Need]
     worst: Worst
+    usual: Worst | None
+    """What was reserved on limits that reserve what is usual; None: there were none."""
     facts: dict[str, str]
     names: tuple[str, ...]
     at: float
@@ -73,6 +78,8 @@ class Gate:
         self._open: dict[str, Admission] = {}
         self._by_label = not policy.limits.names.issubset(WORDS)
         self._weights: dict[str, int] = {}
+        self._unbilled: set[tuple[str | None, str | None]] = set()
+        """(provider, key) of callers on a plan."""
         self._changed = asyncio.Event()
         self._waiting = 0
         self._renewed = 0.0
@@ -103,9 +110,12 @@ class Gate:
         if not touched.pairs:
             return None
         names = kinds({"provider": claim.binding.provider, "request_model": model, "labels": call.labels})
-        case = worst(call, claim, request, model, self._habits.of(names), prices, call.began)
-        needs = self._needs(touched, case)
-        if case.usd is None and (against := _refusing(touched.limits)) is not None:
+        habit = self._habits.of(names)
+        case = worst(call, claim, request, model, habit, prices, call.began)
+        likely = usual(call, claim, case, model, habit, prices, call.began) if touched.usual else None
+        unbilled = (facts["provider"], facts.get("key")) in self._unbilled
+        needs = needs_of(touched, case, likely, self._weights, unbilled=unbilled)
+        if case.usd is None and (against := refusing(touched.limits, unbilled=unbilled)) is not None:
             return self._refuse(call, claim, _denied(against.name, "unpriced", against), touched.names)
         began = call.began
         verdict = await self.store.reserve(call.id, needs, began)
@@ -114,7 +124,7 @@ class Gate:
             if verdict.denied is not None:
                 return self._refuse(call, claim, verdict.denied, touched.names, facts.get("tier"))
         call.budget = self._noted(touched.names, facts, began, verdict.at)
-        self._open[call.id] = Admission(needs, case, facts, names, verdict.at)
+        self._open[call.id] = Admission(needs, case, likely, facts, names, verdict.at)
         return None
 
     def _facts(self, call: Call, claim: Claim, model: str) -> dict[str, str]:
@@ -127,24 +137,6 @@ class Gate:
             "address": client.get("address"), "operation": operation,
         }  # fmt: skip
         return {name: value for name, value in facts.items() if value} | call.labels
-
-    def _needs(self, touched: Touched, case: Worst) -> list[Need]:
-        """What a worst case takes from each limit."""
-        amounts = {
-            USD: case.usd or 0, REQUESTS: 1, TOKENS: case.input + case.output, INPUT: case.input, OUTPUT: case.output,
-            WEIGHT: 0,
-        }  # fmt: skip
-        needs = [*map(Need._make, zip(touched.limits, touched.keys, [amounts[u] for u in touched.units], strict=True))]
-        if case.usd is None or WEIGHT in touched.units:
-            needs = [need._replace(amount=self._unforeseen(need)) for need in needs]
-        return needs
-
-    def _unforeseen(self, need: Need) -> int:
-        """Of a call without a price what the limit says; of a weight what the last call had: nobody knows before."""
-        limit = need.limit
-        if limit.unit == USD and not need.amount:
-            return limit.unpriced if isinstance(limit.unpriced, int) else 0
-        return self._weights.get(limit.name, 0) if limit.unit == WEIGHT else need.amount
 
     async def _patiently(self, call: Call, needs: Sequence[Need], verdict: Verdict, gone: Gone) -> Verdict:
         """Ask again while the limit that refuses wants calls held back; other calls go on meanwhile."""
@@ -208,7 +200,19 @@ class Gate:
             self._habits.learn(line, admission.names, admission.worst.request)
         else:
             self._habits.learn(line, kinds(line), None)
+        self._learn_billing(line)
         self._wake()
+
+    def _learn_billing(self, line: Mapping[str, Any]) -> None:
+        """A key whose last call was covered by a plan spends no money on its next one either, as far as can be told."""
+        key, billing = (line.get("client") or {}).get("key"), line.get("billing")
+        if key is None or billing is None or line.get("outcome") != "ok":
+            return
+        whose = line.get("provider"), key
+        if billing == "subscription" and len(self._unbilled) < REMEMBERED:
+            self._unbilled.add(whose)
+        elif billing != "subscription":
+            self._unbilled.discard(whose)
 
     def _soft(self, line: dict[str, Any], limit: Limit, key: str, at: float) -> None:
         state = self.store.state(limit, key, at)
@@ -247,17 +251,12 @@ class Gate:
             self._notices.tick(self.store, now)
 
     def _follow(self, ident: str, admission: Admission, exchange: Exchange) -> None:
-        if admission.worst.bounded:
+        case, likely = admission.worst, admission.usual
+        if case.bounded and likely is None:
             return
-        tokens, usd = beyond(admission.worst, exchange.progress().bytes)
-        if not tokens:
-            return
-        case = admission.worst
-        admission.worst = case._replace(output=case.output + tokens, usd=None if case.usd is None else case.usd + usd)
-        more = {USD: usd, TOKENS: tokens, OUTPUT: tokens}
-        self.store.extend(
-            ident, [Need(limit, key, more.get(limit.unit, 0)) for limit, key, _ in admission.needs], admission.at
-        )
+        more, admission.worst, admission.usual = outgrown(admission.needs, case, likely, exchange.progress().bytes)
+        if more:
+            self.store.extend(ident, more, admission.at)
 
     def remaining(self, ident: str) -> dict[str, str]:
         """Headers for the answer to a call that was let through: what each limit has left, in its unit."""
@@ -271,13 +270,16 @@ class Gate:
 
     def take_over(self, old: "Gate") -> None:
         """The calls that another gate let through are this one's from here on; see `adopt`."""
-        self._open = old._open
+        self._open, self._unbilled = old._open, old._unbilled
         old._open = {}
 
     def adopt(self) -> None:
         """What the calls that were taken over may still need is reserved here as well."""
         for ident, admission in self._open.items():
-            admission.needs = self._needs(self.policy.limits.touched(admission.facts), admission.worst)
+            unbilled = (admission.facts["provider"], admission.facts.get("key")) in self._unbilled
+            touched = self.policy.limits.touched(admission.facts)
+            cases = admission.worst, admission.usual
+            admission.needs = needs_of(touched, *cases, self._weights, unbilled=unbilled)
             self.store.extend(ident, admission.needs, admission.at)
 
     def forget(self, ident: str) -> None:
@@ -288,11 +290,6 @@ class Gate:
     def under_way(self) -> int:
         """Calls that hold a reservation."""
         return len(self._open)
-
-
-def _refusing(limits: Iterable[Limit]) -> Limit | None:
-    """The first limit that refuses calls without a price."""
-    return next((limit for limit in limits if limit.unit == USD and limit.unpriced == "refuse"), None)
 
 
 def _denied(name: str, why: Any, limit: Limit | None = None) -> Denied:

@@ -6,13 +6,11 @@ no budgets there is no guard.
 
 import logging
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 from llmtab.budgets.alerts import Alerts
-from llmtab.budgets.amounts import USD
-from llmtab.budgets.bars import bars
+from llmtab.budgets.bars import Bar, bars
 from llmtab.budgets.charges import calls
 from llmtab.budgets.gate import Gate, Gone
 from llmtab.budgets.keeper import Keeper
@@ -35,7 +33,6 @@ ROLES: Final = frozenset({"billed", "by_shape"})
 SOCKET: Final = "WS "
 FEW: Final = 50
 
-type Row = tuple[str, Decimal, Decimal]
 type Lines = list[dict[str, Any]]
 
 
@@ -65,6 +62,7 @@ class Guard:
         self.made_of = made_of
         self.began = began
         self._alerts = Alerts(setup.config.sections.get("alerts") or {})
+        self._notices = Notices(self._alerts.send)
         self._keeper: Keeper | None = None
         self._shared: RedisStore | None = None
         store: Store
@@ -73,12 +71,12 @@ class Guard:
 
             store = self._shared = redis_store.RedisStore(said.store, setup.ledger.writer)
         else:
-            self._keeper = Keeper(setup.ledger.path, setup.ledger.writer, said.limits)
+            self._keeper = Keeper(setup.ledger.path, setup.ledger.writer, said.limits, self._notices.memory)
             self._keeper.start()
             store = self._keeper.store
-        self._bars: Sequence[Row] = ()
+        self._bars: Sequence[Bar] = ()
         self._look_at = 0.0
-        self.gate = Gate(said, store, Notices(self._alerts.send))
+        self.gate = Gate(said, store, self._notices)
 
     def install(self, meter: Any, *tools: Any) -> None:
         """The hooks of budgets on a meter, with what they need of the shell: see `hooks.install`."""
@@ -151,14 +149,14 @@ class Guard:
         """The ledger is counted: from here on decisions hold."""
         if self._keeper is not None and not self._keeper.open:
             self._keeper.finish()
+            self._notices.remember(self._keeper.place.told, self.gate.policy.limits.all)
             self.gate.adopt()
 
-    def bars(self) -> Sequence[Row]:
-        """(label, spent, limit) in USD of every limit on money and every caller, fullest first."""
+    def bars(self) -> Sequence[Bar]:
+        """Of every limit and every caller, fullest first."""
         now = time()
         if (self._keeper is None or self._keeper.open) and now >= self._look_at:
-            found = bars(self.gate.policy.limits, self.gate.store, now)
-            self._bars = [(bar.label, bar.spent, bar.limit) for bar in found if bar.unit == USD]
+            self._bars = bars(self.gate.policy.limits, self.gate.store, now)
             self._look_at = now + (1 if len(self._bars) < FEW else 10)  # many callers take milliseconds
         return self._bars
 

@@ -71,6 +71,8 @@ def _on_sockets(meter: Any, guard: Guard, send: Send) -> None:
         if isawaitable(given):
             await given
         socket: Socket | None = vars(flow).get(SOCKET_STATE)
+        if socket is not None and message.from_client:
+            await meter.sockets.heard(socket)  # mitmproxy holds the socket's other messages meanwhile
         call = socket.asked if socket is not None and message.from_client else None
         if socket is None or call is None or vars(flow).get(_DECIDED) == call.id:
             return

@@ -6,6 +6,7 @@ make is taken over by the event loop.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 from time import time
@@ -25,13 +26,15 @@ SLOW: Final = 2.0
 
 
 class Keeper:
-    """One for each store. `writer`: ours, whose lines are counted as they are made."""
+    """One for each store. `writer`: ours, whose lines are counted as they are made. `told`: what the next start is to
+    know of what was told of the budgets."""
 
-    def __init__(self, ledger: Path, writer: str, limits: Limits) -> None:
+    def __init__(self, ledger: Path, writer: str, limits: Limits, told: Callable[[], list[Any]] = list) -> None:
         self.store = Embedded()
         self._path = ledger
         self._limits = limits
         self._writer = writer
+        self._told = told
         self._counter = Counter(limits, self.store)
         self._others: Others | None = None
         self._saved = 0.0
@@ -101,7 +104,7 @@ class Keeper:
 
     def _shot(self, now: float) -> dict[str, Any]:
         self._saved, self._dirty = now, False
-        return picture(self.store, self.place, now)
+        return {**picture(self.store, self.place, now), "told": self._told()}
 
     def _save(self, shot: dict[str, Any]) -> None:
         save(checkpoint_path(self._path), self._limits, shot)

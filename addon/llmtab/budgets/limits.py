@@ -53,6 +53,8 @@ class Limit:
     """Calls before this moment are none of its business (a budget of one run)."""
     own: bool = False
     """Only calls of this process count."""
+    usual: bool = False
+    """Reserves what nine of ten such calls stay below instead of the most that a call may cost."""
     by: frozenset[str] = frozenset()
     """Facts that `fits` looks at."""
     digest: str = ""
@@ -71,6 +73,8 @@ class Touched(NamedTuple):
     keys: tuple[str, ...]
     names: tuple[str, ...]
     units: tuple[str, ...]
+    usual: bool
+    """Whether one of them reserves what is usual."""
 
 
 class Limits:
@@ -96,7 +100,8 @@ class Limits:
             limits = tuple(limit for limit, _ in pairs)
             keys = tuple(key for _, key in pairs)
             names, units = tuple(one.name for one in limits), tuple(one.unit for one in limits)
-            found = self._found[key] = Touched(pairs, limits, keys, names, units)
+            usual = any(one.usual for one in limits)
+            found = self._found[key] = Touched(pairs, limits, keys, names, units, usual)
         return found
 
 
@@ -105,7 +110,7 @@ def limit(
 ) -> Limit:
     """A limit from its checked plain form (see `schema`). `also`: facts that must hold besides. Raises ValueError."""
     size, over = parse(spec["limit"], zone, sliding=spec.get("window") == "sliding", unit=_weighted(spec))
-    burst = amount(spec["burst"], size.unit).value if spec.get("burst") else 0
+    burst = share(spec["burst"], size) if spec.get("burst") else 0
     if burst and (over.sliding or burst > size.value):
         raise ValueError("burst: expected a fixed window, and no more than the limit itself")
     exempt = [matcher(where) for where in spec.get("exempt") or ()]
@@ -122,6 +127,7 @@ def limit(
         unpriced=unpriced(spec.get("unpriced") or "allow"),
         counts=_counter(spec, size.unit),
         all_billing=spec.get("billing") == "all",
+        usual=spec.get("reserve") == "usual",
         by=frozenset(name for where in (spec.get("match") or {}, *(spec.get("exempt") or ())) for name in where),
         digest=repr(sorted((key, value) for key, value in spec.items() if key in _COUNTED)) + repr(also) + str(zone),
     )  # fmt: skip

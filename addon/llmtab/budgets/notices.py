@@ -4,7 +4,7 @@ Knows limits and states. Must not know how a message travels: that is `alerts`.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -19,6 +19,8 @@ log = logging.getLogger("llmtab")
 
 REMEMBERED: Final = 100_000
 
+type Told = tuple[str, str, str, float, int]
+"""(event, limit, bucket, start of its window, the amount at which it is told)."""
 type Send = Callable[[Mapping[str, Any]], None]
 
 
@@ -42,12 +44,25 @@ class Notices:
         """Says of each bucket that was near its limit when it no longer is."""
         for (event, name, key), (limit, start) in list(self._told.items()):
             state = store.state(limit, key, now)
-            level = limit.soft if event == "soft_limit" and limit.soft is not None else limit.amount
-            if state.spent >= level or (event == "hard_limit" and state.start == start):
+            if state.spent >= _level(event, limit) or (event == "hard_limit" and state.start == start):
                 continue
             del self._told[event, name, key]
             if event == "soft_limit" or limit.soft is None:
                 self._say("recovered", limit, key, state, now)
+
+    def memory(self) -> list[Told]:
+        """What was told, for the next process."""
+        return [
+            (event, name, key, start, _level(event, limit)) for (event, name, key), (limit, start) in self._told.items()
+        ]
+
+    def remember(self, told: Iterable[Told], limits: Iterable[Limit]) -> None:
+        """What an earlier process told is not told again; of a limit that has changed it is."""
+        named = {limit.name: limit for limit in limits}
+        for event, name, key, start, level in told:
+            limit = named.get(name)
+            if limit is not None and _level(event, limit) == level:
+                self._told.setdefault((event, name, key), (limit, start))
 
     def _tell(self, event: str, limit: Limit, key: str, state: State, at: float) -> None:
         place = event, limit.name, key
@@ -76,3 +91,7 @@ class Notices:
         level = logging.INFO if event == "recovered" else logging.WARNING
         log.log(level, "llmtab: %s", facts["text"])
         self._send(facts)
+
+
+def _level(event: str, limit: Limit) -> int:
+    return limit.soft if event == "soft_limit" and limit.soft is not None else limit.amount

@@ -90,7 +90,7 @@ def _limit(spec: Mapping[str, Any], zone: tzinfo, taken: set[str], tier: str | N
 def _of_run(text: str, now: float) -> Limit:
     amount(text)  # no window: `5 USD per day` is a limit of llmtab.yaml
     made = limit({"limit": text})
-    return replace(made, name=RUN, window=Window(RUN), since=now, own=True)
+    return replace(made, name=RUN, window=Window(RUN), since=now, own=True, usual=True)
 
 
 def _is_pattern(text: str) -> bool:

@@ -41,6 +41,8 @@ class Place:
     seqs: dict[str, int] = field(default_factory=dict)
     inode: int = 0
     offset: int = 0
+    told: list[Any] = field(default_factory=list)
+    """What had been told of budgets by then, see `Notices.memory`."""
 
     def is_new(self, line: Mapping[str, Any]) -> bool:
         """Whether a line has not been counted yet; from now on it has."""

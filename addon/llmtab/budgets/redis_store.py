@@ -29,6 +29,8 @@ BATCH: Final = 64
 PAUSE: Final = 1.0
 """Seconds for which a server that did not answer is left alone."""
 KNOWN: Final = 50_000
+KEPT: Final = 7 * 86_400.0
+"""Seconds for which the server keeps at least what one process may spend, after its last call."""
 LONGEST: Final = 2**62
 _SCRIPTS: Final = ("reserve", "settle", "extend", "renew")
 
@@ -75,7 +77,7 @@ class RedisStore:
         now = at
         try:
             for _ in range(3):
-                text = json.dumps([_need(self._prefix, need, now) for need in needs])
+                text = json.dumps([self._need(need, now) for need in needs])
                 answer = await self._run["reserve"](args=[self._prefix, ident, LEASE, text])
                 word, told, states = answer[0].decode(), float(answer[1]), answer[2]
                 if word != "clock":
@@ -85,7 +87,7 @@ class RedisStore:
             self._lost(error)
             return self._by_itself(ident, needs, at)
         self._found()
-        found = [_state(raw) for raw in states]
+        found = [_state(raw, need) for need, raw in zip(needs, states, strict=True)]
         for need, state in zip(needs, found, strict=True):
             held = need.amount if word == "yes" else 0
             self._remember(need, state._replace(reserved=state.reserved + held))
@@ -117,11 +119,11 @@ class RedisStore:
         for need in spent:
             known = self.state(need.limit, need.key, at)
             self._remember(need, known._replace(spent=known.spent + need.amount))
-        text = json.dumps([_charge(self._prefix, need, at) for need in spent])
+        text = json.dumps([self._charge(need, at) for need in spent])
         self._send("settle", [ident, self._writer, str(seq), text], list(spent), at)
 
     def extend(self, ident: str, needs: Sequence[Need], at: float) -> None:
-        text = json.dumps([_charge(self._prefix, need, at) for need in needs if need.amount])
+        text = json.dumps([self._charge(need, at) for need in needs if need.amount])
         self._send("extend", [ident, str(LEASE), text], [], at)
 
     def release(self, ident: str) -> None:
@@ -166,7 +168,7 @@ class RedisStore:
             writer, seq = str(call[0].get("writer")), call[0].get("seq", 0)
             if seq > last.get(writer, LONGEST):
                 at = counted_at(call[0])
-                text = json.dumps([_charge(self._prefix, need, at) for need in charges(limits, call, at, own=False)])
+                text = json.dumps([self._charge(need, at) for need in charges(limits, call, at, own=False)])
                 self._send("settle", [str(call[0].get("id")), writer, str(seq), text], [], at)
 
     # -- for onlookers -------------------------------------------------------------------------------------------------
@@ -183,14 +185,43 @@ class RedisStore:
     async def look(self, limit: Limit, key: str, now: float) -> State:
         """A bucket as the server has it: a need of nothing from a limit that refuses nobody, given back at once."""
         idle = Need(replace(limit, hard=False), key, 0)
-        answer = await self._run["reserve"](
-            args=[self._prefix, "", LEASE, json.dumps([_need(self._prefix, idle, now)])]
-        )
+        answer = await self._run["reserve"](args=[self._prefix, "", LEASE, json.dumps([self._need(idle, now)])])
         await self._run["renew"](args=[self._prefix, str(LEASE), "[]", '[""]'])
-        return _state(answer[2][0])
+        return _state(answer[2][0], idle)
 
     async def disconnect(self) -> None:
         await self._client.aclose()
+
+    # -- what scripts are told -----------------------------------------------------------------------------------------
+
+    def _base(self, limit: Limit, key: str) -> str:
+        """The key of a bucket; of a limit of this process alone it is nobody else's."""
+        return f"{self._prefix}:b:{f'{limit.name}@{self._writer}' if limit.own else limit.name}:{key}"
+
+    def _need(self, need: Need, now: float) -> dict[str, Any]:
+        """What a script needs to know of one need; a window's third part is the start of the one before it."""
+        limit, window = need.limit, need.limit.window
+        found: dict[str, Any] = {
+            "base": self._base(limit, need.key), "wants": str(need.amount), "amount": limit.amount,
+            "burst": limit.burst, "hard": limit.hard,
+        }  # fmt: skip
+        if window.sliding:
+            return found | {"bin": window.bin, "span": window.seconds}
+        start, end = window.at(now)
+        if end == EVER:
+            return found | {"windows": [[0, now + KEPT if limit.own else 1e15, 0]]}
+        before = window.at(start - 1)[0] if limit.burst else start
+        return found | {"windows": [[start, end, before], [end, window.at(end)[1], start]]}
+
+    def _charge(self, need: Need, at: float) -> dict[str, Any]:
+        window = need.limit.window
+        found: dict[str, Any] = {"base": self._base(need.limit, need.key), "amount": str(need.amount)}
+        if window.sliding:
+            return found | {"bin": window.bin, "span": window.seconds, "at": at // window.bin}
+        start, end = window.at(at)
+        if end == EVER:
+            return found | {"start": start} | ({"till": at + KEPT} if need.limit.own else {})
+        return found | {"start": start, "till": end}
 
     # -- the connection ------------------------------------------------------------------------------------------------
 
@@ -287,35 +318,6 @@ def _literal(text: str) -> str:
     return "".join(f"\\{char}" if char in "*?[]^\\" else char for char in text)
 
 
-def _base(prefix: str, need: Need) -> str:
-    return f"{prefix}:b:{need.limit.name}:{need.key}"
-
-
-def _need(prefix: str, need: Need, now: float) -> dict[str, Any]:
-    """What a script needs to know of one need; a window's third part is the start of the one before it."""
-    limit, window = need.limit, need.limit.window
-    found: dict[str, Any] = {
-        "base": _base(prefix, need), "wants": str(need.amount), "amount": limit.amount, "burst": limit.burst,
-        "hard": limit.hard,
-    }  # fmt: skip
-    if window.sliding:
-        return found | {"bin": window.bin, "span": window.seconds}
-    start, end = window.at(now)
-    if end == EVER:
-        return found | {"windows": [[0, 1e15, 0]]}
-    before = window.at(start - 1)[0] if limit.burst else start
-    return found | {"windows": [[start, end, before], [end, window.at(end)[1], start]]}
-
-
-def _charge(prefix: str, need: Need, at: float) -> dict[str, Any]:
-    window = need.limit.window
-    found: dict[str, Any] = {"base": _base(prefix, need), "amount": str(need.amount)}
-    if window.sliding:
-        return found | {"bin": window.bin, "span": window.seconds, "at": at // window.bin}
-    start, end = window.at(at)
-    return found | {"start": start} | ({} if end == EVER else {"till": end})
-
-
-def _state(raw: Sequence[bytes]) -> State:
-    end = float(raw[4])
-    return State(int(raw[0]), int(raw[1]), int(raw[2]), float(raw[3]), EVER if end >= 1e15 else end)
+def _state(raw: Sequence[bytes], need: Need) -> State:
+    end = EVER if need.limit.window.seconds == EVER else float(raw[4])
+    return State(int(raw[0]), int(raw[1]), int(raw[2]), float(raw[3]), end)

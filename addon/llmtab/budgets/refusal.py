@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Final
 
-from llmtab.budgets.amounts import number, show
+from llmtab.budgets.amounts import INPUT, number, show
 from llmtab.budgets.store import Denied
 from llmtab.budgets.windows import EVER
 from llmtab.profiles import Claim
@@ -94,7 +94,9 @@ def told(denied: Denied) -> str:
         parts.append(f"overdrawn before {show(state.carried, limit.unit)}")
     parts += [f"reserved {show(state.reserved, limit.unit)}", f"this call up to {show(amount, limit.unit)}"]
     if why == "too_large":
-        parts.append("more than the whole limit")
+        usual = "" if limit.usual else ", `reserve: usual`"
+        less = "a shorter prompt" if limit.unit == INPUT else f"a lower max_tokens{usual}"
+        parts.append(f"more than the whole limit: {less} or a higher limit lets it pass")
     elif state.end < EVER:
         parts.append(f"resets at {moment(state.end, limit.window.zone)}")
     return f"llmtab: {what}: {', '.join(parts)}"

@@ -90,6 +90,7 @@ class LimitSpec(Strict):
     throttle: Annotated[str, BeforeValidator(_text), _checked(limits.seconds)] | None = None
     unpriced: Annotated[str, _checked(limits.unpriced)] | None = None
     billing: Literal["metered", "all"] | None = None
+    reserve: Literal["worst", "usual"] | None = None
     weight: Annotated[str, AfterValidator(_counter)] | None = None
 
     @model_validator(mode="after")

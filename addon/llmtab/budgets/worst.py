@@ -4,14 +4,14 @@ Knows what a request tells at a glance, what calls of its kind used before, and 
 Nothing here tokenises: the prompt is reckoned from its bytes, the answer by its bound.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final, NamedTuple
 
 from llmtab.budgets.amounts import USD, scaled
 from llmtab.estimates.asking import Asked, asked
-from llmtab.estimates.before import FEWEST_BYTES_PER_TOKEN, LONG_OUTPUT, LONGEST_LENGTH, OPERATIONS
+from llmtab.estimates.before import BLOB_TOKENS, FEWEST_BYTES_PER_TOKEN, LONG_OUTPUT, LONGEST_LENGTH, OPERATIONS
 from llmtab.estimates.habits import FEWEST, Habit
 from llmtab.observation import Call
 from llmtab.pricing import Cost, PriceBook
@@ -63,31 +63,52 @@ def worst(call: Call, claim: Claim, request: Asked, model: str, habit: Habit, pr
     ratio = max(habit.ratios) if len(habit.ratios) >= FEWEST else 1 / FEWEST_BYTES_PER_TOKEN
     prompt = round(request.text * ratio) + request.blobs * BLOB
     answer = LONG_OUTPUT if bound is None else bound
-    usd, reason = _price(call, claim, request, (model, habit), (prompt, answer), prices, at)
+    plain = {"input_tokens": prompt, "output_tokens": answer}
+    usages = ({**plain, **_written(call, prompt)}, plain)
+    usd, reason = _price(claim, request, (model, habit), usages, prices, at)
     return Worst(prompt, answer, usd, reason, bound is not None, request)
 
 
+def usual(call: Call, claim: Claim, most: Worst, model: str, habit: Habit, prices: PriceBook, now: float) -> Worst:
+    """What nine of ten such calls stay below, by those before it; never above `most`, its worst case.
+
+    Before the first few calls have told, a long answer and a prompt that no cache holds yet.
+    """
+    request = most.request
+    ratio = habit.ratio(0.0, 1 / FEWEST_BYTES_PER_TOKEN)[1]
+    prompt = min(most.input, round(request.text * ratio) + request.blobs * BLOB_TOKENS)
+    answer = min(most.output, habit.output(0, LONG_OUTPUT)[1])
+    if most.usd is None or not (prompt or answer):
+        return most._replace(input=prompt, output=answer)
+    plain = {"input_tokens": prompt, "output_tokens": answer}
+    cached = _written(call, prompt)
+    if len(habit.read) >= FEWEST:
+        read, written = habit.shares()[1]
+        cached = {"cache_read_input_tokens": int(prompt * read), **_written(call, int(prompt * written))}
+    at = datetime.fromtimestamp(now, UTC)
+    usd, _ = _price(claim, request, (model, habit), ({**plain, **cached}, plain), prices, at)
+    return most._replace(input=prompt, output=answer, usd=most.usd if usd is None else min(usd, most.usd))
+
+
 def _price(
-    call: Call,
     claim: Claim,
     request: Asked,
     names: tuple[str, Habit],
-    sizes: tuple[int, int],
+    usages: Sequence[Mapping[str, int]],
     prices: PriceBook,
     at: datetime,
 ) -> tuple[int | None, str]:
-    """(USD in whole numbers, "") or (None, why not): of the model asked for, else of the one that served such calls."""
+    """(USD in whole numbers, "") or (None, why not): of the model asked for, else of the one that served such calls;
+    by the first of the `usages` that has a price."""
     model, habit = names
     provider, reason = claim.binding.provider, "unknown_model"
     region = claim.captures.get("region") or habit.region
-    counters = {"input_tokens": sizes[0], "output_tokens": sizes[1]}
     for name in dict.fromkeys([model, habit.model]):
         if not name:
             continue
         for tier, place in dict.fromkeys([(request.tier or habit.tier, region), (None, region), (None, None)]):
-            for extra in (_written(call, sizes[0]), {}):
-                usage = Usage({**counters, **extra})
-                found = prices.price(usage, provider, name, pricing_tier=tier, region=place, at=at)
+            for usage in usages:
+                found = prices.price(Usage(usage), provider, name, pricing_tier=tier, region=place, at=at)
                 if isinstance(found, Cost):
                     return scaled(found.usd, USD), ""
                 reason = found.reason
@@ -112,3 +133,12 @@ def beyond(worst: Worst, received: int) -> tuple[int, int]:
     whole = worst.input + worst.output
     share = Decimal(tokens - worst.output) / whole if whole else Decimal(0)
     return tokens - worst.output, int((worst.usd or 0) * share)
+
+
+def towards(held: Worst, most: Worst, received: int) -> tuple[int, int]:
+    """The same where less than the worst case was reserved: the more of an answer has come, the nearer to it."""
+    room = most.output - held.output
+    tokens = min(received // STREAMED - held.output, room)
+    if tokens <= 0:
+        return 0, 0
+    return tokens, ((most.usd or 0) - (held.usd or 0)) * tokens // room

@@ -63,7 +63,8 @@ def ledger(path: Path, now: datetime) -> Iterator[Finding]:
         yield Finding("clock", "warning", text, "sudo timedatectl set-ntp true")
     if not broken:
         last = f", the last of {newest:%Y-%m-%d %H:%M} UTC" if newest else ""
-        yield Finding("ledger", "ok", f"{path}: its last {len(lines):,} lines are whole{last}")
+        whole = f"its last {len(lines):,} lines are whole{last}" if lines else "no call on it yet"
+        yield Finding("ledger", "ok", f"{path}: {whole}")
 
 
 def coverage(path: Path, now: datetime) -> Iterator[Finding]:
@@ -76,9 +77,10 @@ def coverage(path: Path, now: datetime) -> Iterator[Finding]:
 
 def _permissions(path: Path) -> list[Finding]:
     from llmtab.home import home
-    from llmtab.ledger.repair import too_wide
+    from llmtab.ledger.repair import too_open, too_wide
 
-    said = dict.fromkeys(filter(None, map(too_wide, (path, notes_path(path), home() / "key"))))
+    files_of_ours = path, notes_path(path), home() / "key"
+    said = dict.fromkeys(filter(None, (too_open(home()), *map(too_wide, files_of_ours))))
     return [Finding("permissions", "warning", *_halves(text)) for text in said] + _unwritable(path)
 
 

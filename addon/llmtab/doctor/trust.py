@@ -62,11 +62,20 @@ def shell(environment: Mapping[str, str], certificate: Path) -> Iterator[Finding
         text = "no proxy in this shell: only programs under llmtab run are metered"
         yield Finding("shell", "note", text, 'eval "$(llmtab env)"')
         return
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    shown, here = f"{parts.hostname}:{parts.port or PORT}", (parts.hostname or "") in clients.LOCAL
-    there = listening(parts.hostname or "", parts.port or PORT) if here else "somebody"
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        number = parts.port or PORT
+    except ValueError:
+        text = f"HTTPS_PROXY is no URL like http://127.0.0.1:{PORT}"
+        yield Finding("shell", "error", text, "unset HTTPS_PROXY https_proxy")
+        return
+    shown, here = f"{parts.hostname}:{number}", (parts.hostname or "") in clients.LOCAL
+    there = listening(parts.hostname or "", number) if here else "somebody"
+    usual = here and number == PORT
+    env = 'eval "$(llmtab env)"' if usual else f'eval "$(llmtab env --proxy http://{shown})"'
     if there == "nobody":
-        yield Finding("shell", "error", f"nothing answers at the proxy {shown}: calls fail", "llmtab proxy")
+        start = "llmtab proxy" if usual else f"llmtab proxy -p {number}"
+        yield Finding("shell", "error", f"nothing answers at the proxy {shown}: calls fail", start)
     elif there == "somebody":
         yield Finding("shell", "note", f"this shell goes out through {shown}", "llmtab run goes on through it")
         return
@@ -74,9 +83,9 @@ def shell(environment: Mapping[str, str], certificate: Path) -> Iterator[Finding
         yield Finding("shell", "ok", f"this shell goes through the proxy {shown}")
     if missing := [name for name in ("HTTPS_PROXY", "https_proxy") if name not in named]:
         text = f"{missing[0]} is not set: some clients read only that spelling"
-        yield Finding("shell", "warning", text, 'eval "$(llmtab env)"')
+        yield Finding("shell", "warning", text, env)
     yield from _bypassed(environment)
-    yield from _unbelieved(environment, certificate)
+    yield from _unbelieved(environment, certificate, env)
 
 
 def _bypassed(environment: Mapping[str, str]) -> Iterator[Finding]:
@@ -91,8 +100,8 @@ def _bypassed(environment: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding("shell", "warning", text, "export NODE_USE_ENV_PROXY=1")
 
 
-def _unbelieved(environment: Mapping[str, str], certificate: Path) -> Iterator[Finding]:
-    """CA variables that name no file, or one without our CA."""
+def _unbelieved(environment: Mapping[str, str], certificate: Path, env: str) -> Iterator[Finding]:
+    """CA variables that name no file, or one without our CA. `env`: the command that sets them."""
     ours = certificate.read_bytes().strip() if certificate.is_file() else b""
     for name, kind, readers in clients.VARIABLES:
         if kind not in ("replaces", "adds"):
@@ -100,12 +109,12 @@ def _unbelieved(environment: Mapping[str, str], certificate: Path) -> Iterator[F
         value = environment.get(name)
         if value and not Path(value).is_file():
             text = f"{name} names {value}, which is not there"
-            yield Finding("shell", "error", text, 'eval "$(llmtab env)"')
+            yield Finding("shell", "error", text, env)
         elif ours and value and ours not in Path(value).read_bytes():
             text = f"{name} names {value}, which lacks our CA: {readers} will refuse the proxy"
-            yield Finding("shell", "error", text, 'eval "$(llmtab env)"')
+            yield Finding("shell", "error", text, env)
         elif ours and not value and name in ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"):
-            yield Finding("shell", "warning", f"{name} is not set: {readers}", 'eval "$(llmtab env)"')
+            yield Finding("shell", "warning", f"{name} is not set: {readers}", env)
 
 
 def port(number: int = PORT) -> Iterator[Finding]:

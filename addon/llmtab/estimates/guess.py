@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Any, Final, NamedTuple
 
 from llmtab.estimates.asking import Asked, asked
-from llmtab.estimates.before import BLOB_TOKENS
+from llmtab.estimates.before import BLOB_TOKENS, BYTES_PER_TOKEN
 from llmtab.estimates.habits import Habits, kinds
 from llmtab.estimates.passed import Tally, tally
 from llmtab.estimates.pieces import Family, family, pieces, tokens
@@ -34,6 +34,8 @@ AT_MOST, SPARE = 2.5, 4
 """More pieces than that for each token, and these beside: they are cut by something else."""
 STORED: Final = ("previous_response_id", "conversation", "thread_id", "cachedContent", "cached_content")
 """Members of a request that stand for a context which is not in it."""
+
+BACKGROUND: Final = b'"background"'
 
 type Line = Mapping[str, Any]
 
@@ -89,8 +91,10 @@ class Guesser:
         if any(flag.startswith("dropped:") for flag in seen.reading.flags) and source == "partial":
             return None  # a figure came that is no number: what it was nobody knows
         texts = self._words(seen)
-        request = request_reader(seen.call.body, seen.call.headers)
-        found = tally(seen.passed, texts, [words.scope(request) for words in texts]) if seen.passed else Tally()
+        request, passed = _request(seen), seen.passed
+        if _goes_on(seen, request):
+            return None
+        found = tally(passed, texts, [words.scope(request) for words in texts]) if passed else Tally()
         if not seen.streamed and not found:
             return None  # a whole answer without text: a queued job, numbers, a file
         if seen.streamed and not found.events and not seen.reading.counters:
@@ -150,13 +154,16 @@ class Guesser:
     ) -> tuple[int, str] | None:
         """(tokens of the prompt, how they were counted); None where the request is not at hand."""
         body, coding = seen.call.body() or b"", seen.call.headers.get("content-encoding", "")
-        told = asked(body, coding)
+        framed = seen.passed.asked if seen.passed is not None else None
+        told = framed or asked(body, coding)
         if not body or not (told.text or told.blobs):
             return None
         ratio = self._ratio(seen, told)
         files = told.blobs * BLOB_TOKENS
         if ratio:
             return round(told.text * ratio) + files, "learned"
+        if framed is not None:
+            return round(told.text / BYTES_PER_TOKEN) + files, "bytes"
         count, how = self._vocabularies.of(kin)
         density = kin.density if count is pieces else 1.0
         if not any(words.prompt for words in texts):
@@ -209,6 +216,24 @@ def _model(seen: Observation) -> str:
     reading = seen.reading
     name = reading.model or reading.request_model or seen.claim.captures.get("model") or ""
     return name if family(name).names.pattern else f"{name} {seen.claim.binding.provider}"
+
+
+def _request(seen: Observation) -> Callable[[], Any]:
+    """What gives the request's JSON; of a socket's frame that is what was kept of it."""
+    passed = seen.passed
+    if passed is None or passed.asked is None:
+        return request_reader(seen.call.body, seen.call.headers)
+    return lambda: passed.request
+
+
+def _goes_on(seen: Observation, request: Callable[[], Any]) -> bool:
+    """Whether the provider goes on without this connection: the figures come when the answer is fetched, and that line
+    is the call's cost. An estimate beside it would count the call twice."""
+    framed = seen.passed is not None and seen.passed.asked is not None
+    if not framed and not seen.call.headers.get("content-encoding") and BACKGROUND not in (seen.call.body() or b""):
+        return False
+    found = request()
+    return isinstance(found, dict) and found.get("background") is True
 
 
 def _has_stored(seen: Observation, request: Callable[[], Any]) -> bool:

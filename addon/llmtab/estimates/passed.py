@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, Protocol
 
+from llmtab.estimates.asking import Asked
 from llmtab.events import parse
 from llmtab.extract import Reading
 from llmtab.profiles.refs import Scope
@@ -34,15 +35,17 @@ _ENDS: Final[Mapping[str, tuple[bytes, ...]]] = {"sse": (b"\n\n", b"\r\n\r\n", b
 
 
 class Sampler:
-    """Slices of a stream that goes by in pieces: its beginning and some of the rest, at most KEPT of SLICE bytes,
-    however long it gets. `total`: decoded bytes, where the stream is `coded`: then it has to be shown every piece."""
+    """Slices of a stream that goes by in pieces: its beginning (`first` bytes) and some of the rest, at most KEPT of
+    SLICE bytes, however long it gets. `total`: decoded bytes, where the stream is `coded`: then it has to be shown
+    every piece."""
 
-    __slots__ = ("_coded", "_look", "_stride", "slices", "total")
+    __slots__ = ("_coded", "_look", "_room", "_stride", "slices", "total")
 
-    def __init__(self, *, coded: bool = False) -> None:
+    def __init__(self, *, coded: bool = False, first: int = SLICE) -> None:
         self.total = 0
         self.slices: list[bytearray] = [bytearray()]
         self._coded = coded
+        self._room = first
         self._stride = 16 * SLICE
         self._look = 0
 
@@ -53,8 +56,9 @@ class Sampler:
             if at < self._look:
                 return 0
         kept = self.slices[-1]
-        kept += piece[: SLICE - len(kept)]
-        if len(kept) == SLICE:
+        kept += piece[: self._room - len(kept)]
+        if len(kept) == self._room:
+            self._room = SLICE
             if len(self.slices) == KEPT:
                 self.slices, self._stride = self.slices[::2], self._stride * 2
             self.slices.append(bytearray())
@@ -74,6 +78,10 @@ class Passed:
     sample: Sampler | None = None
     size: int = 0
     """Bytes of the whole stream on the wire, where it is sampled."""
+    asked: Asked | None = None
+    """What the request told, where its body is not kept: that of a socket is a frame, of which `request` has the names
+    and numbers."""
+    request: Any = None
 
 
 class Head(Protocol):

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from llmtab.ledger.appender import Appender, Write, log
 from llmtab.ledger.chain import Chain
+from llmtab.ledger.held import Held, left_behind
 from llmtab.ledger.housekeeping import Housekeeper, Policy
 from llmtab.ledger.notes import Notes, utc_now
 from llmtab.ledger.reader import notes_path
@@ -70,6 +71,8 @@ class Ledger:
         self._checkpoint_at = time.monotonic()
         self._opened = 0
         self._syncing: threading.Thread | None = None
+        self._held = Held(path, self.writer)
+        self._freed: set[str] = set()  # held calls that were appended; the disk may still refuse them
 
     @property
     def seq(self) -> int:
@@ -92,6 +95,7 @@ class Ledger:
             if self.path.is_file():
                 self._mend()
             self._file.open()
+            self._take_over()
             wide = too_wide(self.path), too_wide(notes_path(self.path))
         except OSError as error:
             raise LedgerError(f"cannot write the ledger {self.path}: {error.strerror or error}") from error
@@ -103,7 +107,8 @@ class Ledger:
         self._housekeeper.policy = policy
 
     def append(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Appends one call (its line and its sub-lines) with one write. Never raises; what the disk refuses waits."""
+        """Appends a call (its line and its sub-lines), or calls that belong together, with one write. Never raises;
+        what the disk refuses waits."""
         if not self._file.has_room():
             self._drop(lines, f"too many wait for {self.path}")
             return
@@ -115,14 +120,24 @@ class Ledger:
             self._drop(lines, f"cannot be encoded ({type(error).__name__})")
             return
         self._file.put(batch)
+        if self._held:
+            self._freed.update(line["id"] for line in lines)
+            self._let_go()
         if self.dropped != self._noted:
             self._note_drops()
+
+    def hold(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """The lines of a call will be appended later, in some seconds: until then they lie beside the ledger, and a
+        writer that is killed leaves them to the next one. Never raises."""
+        if not self.trouble:
+            self._held.keep(lines)
 
     def tick(self) -> None:
         """About once a second: retries what waits, notes drops and checkpoints, has files rotated and pruned, and
         syncs, in threads. Never blocks."""
         self._file.pump()
         self._file.look()
+        self._let_go()
         self._notes.pump()
         if self.dropped != self._noted:
             self._note_drops()
@@ -140,10 +155,13 @@ class Ledger:
         """Everything written so far is on the disk when this returns (unless `fsync` is "off"). Blocks; any thread."""
         if self.fsync != "off":
             self._file.sync()
+            self._held.sync()
 
     def close(self) -> None:
         """Writes what waits and a checkpoint, syncs, closes the files. A later `append` opens them again."""
         self._file.close(sync=self.fsync != "off")
+        if not self.waiting:  # else the next start finds there what this one could not write
+            self._held.close()
         if self.dropped != self._noted:
             self._note_drops()
         self._note_checkpoint()
@@ -169,6 +187,21 @@ class Ledger:
         if torn:
             log.warning("llmtab: the last line of %s was torn: %d bytes are set aside in .torn", self.path, torn)
             self.note("torn", bytes=torn)
+
+    def _let_go(self) -> None:
+        if self._freed and not self.waiting:
+            self._held.let_go(self._freed)
+            self._freed.clear()
+
+    def _take_over(self) -> None:
+        """Books what writers that were killed had held."""
+        for path, calls in left_behind(self.path):
+            for lines in calls:
+                self.append(lines)
+            if calls:
+                log.warning("llmtab: a writer was killed while %d calls waited for their lines: booked now", len(calls))
+            if not self.waiting:
+                path.unlink(missing_ok=True)
 
     def _drop(self, lines: Sequence[Mapping[str, Any]], why: str) -> None:
         if self.dropped == self._noted:

@@ -16,8 +16,8 @@ from llmtab.live.days import Days, Recap
 
 log = logging.getLogger("llmtab")
 
-EVERY: Final = 2.0
-"""Seconds between two looks at the ledger."""
+EVERY: Final = 0.5
+"""Seconds between two looks at the ledger: no more than the table waits, or today would lag behind the calls below."""
 REST: Final = 0.001
 """Seconds of every pause while the ledger's past is read: the event loop needs the interpreter for itself."""
 

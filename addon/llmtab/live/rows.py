@@ -40,11 +40,12 @@ class Flight:
 
 
 class Limit(NamedTuple):
-    """A row of the budgets: what is limited, what of it is spent, and how much it may be. USD."""
+    """A row of the budgets: what is limited, what of it is spent, and how much it may be, both in `unit`."""
 
     label: str
     spent: Decimal
     limit: Decimal
+    unit: str = "USD"
 
 
 def call_row(line: Line, now: datetime) -> dict[str, Cell]:
@@ -209,14 +210,20 @@ def total_row(name: str, one: Sum) -> dict[str, Cell]:
 def limits(rows: Sequence[Limit], width: int) -> list[Row]:
     """A bar for each limit: how much of it is spent. Past the limit the bar is full and the figures say by how much."""
     shown = []
-    for label, spent, limit in rows:
+    for label, spent, limit, unit in rows:
         share = spent / limit if limit else Decimal(1)
         filled = min(BAR, int(share * BAR))
         style = "bad" if share >= 1 else "warn" if share >= Decimal("0.8") else "good"
-        figures = f" {usd(spent)} of {usd(limit)} ({min(share, Decimal(99)):.0%})"
+        amounts = f"{usd(spent)} of {usd(limit)}" if unit == "USD" else f"{_many(spent)} of {_many(limit)} {unit}"
+        figures = f" {amounts} ({min(share, Decimal(99)):.0%})"
         name = cut(cells.safe(label, 60), max(8, width - BAR - len(figures) - 1))
         shown.append([Cell(name + " "), Cell("█" * filled, style), Cell("░" * (BAR - filled), "dim"), Cell(figures)])
     return shown
+
+
+def _many(amount: Decimal) -> str:
+    """Of a unit that is no money: whole numbers as they are, a large one in short."""
+    return cells.count(int(amount), short=amount >= 100_000) if amount == int(amount) else f"{amount:,.2f}"
 
 
 def doubts(totals: Totals) -> list[str]:

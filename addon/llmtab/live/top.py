@@ -6,9 +6,10 @@ of ledgers may be watched while their proxies run, or when none does.
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta, tzinfo
+from decimal import Decimal
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
@@ -18,6 +19,7 @@ from llmtab.coverage import Coverage
 from llmtab.ledger.follow import Follower
 from llmtab.ledger.reader import notes_path
 from llmtab.live.days import Day, Days
+from llmtab.live.rows import Limit
 from llmtab.live.table import State
 from llmtab.live.totals import Sum
 from llmtab.live.windows import GROUPINGS, LONGEST, WINDOWS, Windows
@@ -33,10 +35,17 @@ KEYS: Final = "g/G group · w/W window · q quit"
 
 
 class Top:
-    """What `llmtab top` shows. `now` is aware everywhere; `zone` says when a day begins."""
+    """What `llmtab top` shows. `now` is aware everywhere; `zone` says when a day begins; `budgets` gives their bars."""
 
     def __init__(
-        self, ledgers: Sequence[Path], now: datetime, *, by: str = "model", window: str = "today", zone: tzinfo = UTC
+        self,
+        ledgers: Sequence[Path],
+        now: datetime,
+        *,
+        by: str = "model",
+        window: str = "today",
+        zone: tzinfo = UTC,
+        budgets: Callable[[], Sequence[tuple[str, Decimal, Decimal, str]]] | None = None,
     ) -> None:
         self.windows = Windows((*GROUPINGS, by), zone)
         self.by, self.window = by, window
@@ -47,6 +56,7 @@ class Top:
         self.skipped = 0
         """Lines that are no calls of ours."""
         self._days = Days(zone)
+        self._budgets = budgets
         self._calls = [Follower(path, since=now - LONGEST - timedelta(hours=2)) for path in ledgers]
         self._notes = [Follower(notes_path(path), since=now - SEEN_FOR) for path in ledgers]
         self._unread: Iterator[dict[str, Any]] = iter(())
@@ -105,6 +115,8 @@ class Top:
         self.state.title = f"top, {self.window}" + (", reading …" if self.reading else "")
         self.state.keys = f"{KEYS} · by {self.by}, {self.window}"
         self.state.set_recap(self._days.recap(now))
+        if self._budgets is not None:
+            self.state.set_limits([Limit(*bar) for bar in self._budgets()])
         notes = self.coverage.sentences()
         if unread := self.skipped + sum(follower.skipped.lines for follower in self._calls):
             notes.append(f"{unread:,} lines cannot be read; llmtab verify says which")

@@ -133,8 +133,9 @@ def _plan(counters: Mapping[str, Quantity], rates: Rates) -> Plan | tuple[()]:
         rate = _rate(name, rates)
         rows.append(Row(name, terms, rate, _gain(name, rates) if rate is not None and name in CACHED else None))
     cached = [row for row in rows if row.name in CACHED]
-    known = all(row.gain is not None or row.rate is None for row in cached)
-    return Plan(checks, tuple(rows), ZERO if cached and known else None)
+    if any(row.gain is None and row.rate is not None for row in cached):
+        return ()  # whether that matters depends on how many of each there are
+    return Plan(checks, tuple(rows), ZERO if cached else None)
 
 
 def stepwise(card: Card, counters: Mapping[str, Quantity]) -> Cost | Unpriced:

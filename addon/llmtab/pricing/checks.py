@@ -5,11 +5,12 @@ key.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import date
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
 from llmtab.documents import ConfigError
+from llmtab.pricing.card import BEGINNING, moment
 from llmtab.pricing.names import undated
 from llmtab.pricing.rates import RATES, absurd
 
@@ -63,14 +64,15 @@ def _entry(entry: dict[str, Any], at: Loc, problem: Problem) -> None:
     listed = len(entry["prices"]) > 1 or "from" in entry["prices"][0]
     if "extends" in entry and len(entry["prices"]) > 1:
         raise problem((*at, "prices"), "a list beside 'extends', expected the changes themselves")
-    starts: set[str] = set()
+    starts: set[datetime] = set()
     for index, period in enumerate(entry["prices"]):
         loc = (*at, "prices", index) if listed else at
         _period(period, entry, loc, problem)
         start = period.get("from", "")
-        if start in starts:
+        since = moment(start) if start else BEGINNING
+        if since in starts:
             raise problem((*loc, "from"), f"two prices from {start or 'the beginning'}, expected one")
-        starts.add(start)
+        starts.add(since)
     for rule in entry["dated"] if isinstance(entry.get("dated"), list) else ():
         if undated(f"x-{rule}") is None:
             raise problem((*at, "dated"), f"{rule!r}, expected a date like 2024-08-06, 20240806 or 0613")
@@ -82,8 +84,6 @@ def _period(period: dict[str, Any], entry: dict[str, Any], at: Loc, problem: Pro
         raise problem((*at, rates[0]), "a price beside 'free', expected one of them")
     if not rates and not period.get("free") and "extends" not in entry:
         raise problem(at, "no price, expected rates, or 'free: true', or 'extends'")
-    if "from" in period:
-        _date(period["from"][:10], (*at, "from"), problem)
     for name, tier in period.get("tiers", {}).items():
         if isinstance(tier, Decimal) and not 0 < tier <= 100:
             raise problem((*at, "tiers", name), f"x{tier}, expected a factor above 0 and up to 100")

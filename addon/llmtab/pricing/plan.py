@@ -25,7 +25,7 @@ class Row(NamedTuple):
 
 class Plan(NamedTuple):
     """`checks`: (part, whole), no part may exceed its whole. `saved`: where the sum of what caching saved begins; None
-    where nothing was cached, or plain prompt has no price."""
+    where nothing was cached."""
 
     checks: tuple[tuple[str, str], ...]
     rows: tuple[Row, ...]

@@ -5,7 +5,8 @@ from the cache needs no pydantic). Checks that need the whole file are in `check
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,25 +20,32 @@ from llmtab.pricing.rates import CACHE_KEYS, RATES
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
-def _matching(pattern: str, expected: str) -> Any:
+def _matching(pattern: str, expected: str, parse: Callable[[str], object] = str) -> Any:
     def validate(value: Any) -> Any:
         if isinstance(value, dict | list):
             return value  # another branch of a union
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
             raise ValueError(f"{value!r}, expected {expected}")
+        try:
+            parse(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is no date, expected {expected}") from None
         return value
 
     return BeforeValidator(validate)
 
 
 Text = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
-Day = Annotated[str, _matching(r"\d{4}-\d\d-\d\d", "a date like 2026-08-21")]
-Moment = Annotated[str, _matching(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?Z)?", "2026-08-21 or 2026-08-21T16:00Z (UTC)")]
+Day = Annotated[str, _matching(r"\d{4}-\d\d-\d\d", "a date like 2026-08-21", date.fromisoformat)]
+MOMENT = r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?Z)?"
+Moment = Annotated[str, _matching(MOMENT, "2026-08-21 or 2026-08-21T16:00Z (UTC)", datetime.fromisoformat)]
 Span = Annotated[str, _matching(r"\d{4}-\d\d-\d\d(\.\.\d{4}-\d\d-\d\d)?", "2026-10-01 or 2026-10-01..2026-10-07")]
 Hours = Annotated[str, _matching(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d", "UTC hours like 01:00-04:00")]
 Factor = Annotated[str, _matching(r"x\d+(\.\d+)?", "a factor like x0.5, or a row of prices")]
 Percent = Annotated[str, _matching(r"\d{1,2}(\.\d+)?%", "a percentage off the list price, like 15%")]
 Weekdays = Annotated[str, _matching(f"({'|'.join(DAYS)})(-({'|'.join(DAYS)}))?", "days like mon-fri or sat")]
+TIER = r"(?!(?:standard|default)$)[^\sA-Z]+"  # as calls are marked with it; the usual one is the entry itself
+Tier = Annotated[str, _matching(TIER, "a tier in lower case, not the standard one (that is the entry itself)")]
 Multiplier = Annotated[Decimal, Field(gt=0, le=100)]
 
 
@@ -102,7 +110,7 @@ class Period(Step):
 
     from_: Annotated[Moment | None, Field(alias="from")] = None
     free: Literal[True] | None = None
-    tiers: dict[str, Factor | Step] | None = None
+    tiers: dict[Tier, Factor | Step] | None = None
     windows: list[Window] | None = None
     regions: dict[Text, Multiplier] | None = None
 

@@ -13,6 +13,8 @@ from llmtab.profiles.refs import EACH, Compiler, Scope, Slots, Test, pointer_par
 
 LONGEST: Final = 96
 """Characters of a word worth knowing: the longest names of events have seventy."""
+TEXTUAL: Final = frozenset({"chat"})
+"""Operations whose answers are text, so that what passed of one tells what it used; sound is billed otherwise."""
 SIGNS: Final = frozenset("*?[")
 WORDS: Final = frozenset({"present", "absent"})
 
@@ -46,9 +48,10 @@ class Rules:
 
     `keyed`: responses have ids; without one there is one response at a time. `laned`: an event without an id belongs to
     the response under way in its lane. `asking`, `answering`: the frames of either side that have to be parsed.
+    `telling`: those that bring text, from which an estimate is made where no figures come; None where none is made.
     """
 
-    __slots__ = ("_key", "_lane", "answering", "asking", "asks", "emit", "keyed", "laned", "opens", "setup")
+    __slots__ = ("_key", "_lane", "answering", "asking", "asks", "emit", "keyed", "laned", "opens", "setup", "telling")
 
     def __init__(self, dialect: Dialect) -> None:
         spec = dialect.spec
@@ -64,6 +67,7 @@ class Rules:
         said = [where for word in words for where in spec.get(word) or () if "" not in where]  # a frame is an object
         self.asking = Watch([*(spec.get("asks") or ()), *(spec.get("setup") or ())])
         self.answering = Watch(said, dialect.keys)
+        self.telling = Watch([], _tellers(spec)) if dialect.operation in TEXTUAL and self.emit == "final" else None
 
     def key(self, frame: Any) -> str | None:
         """The id of the response that a frame speaks of."""
@@ -85,6 +89,16 @@ def holds(tests: Sequence[Test], scope: Scope, frame: Any) -> bool:
     return any(test(scope, frame) for test in tests)
 
 
+def _tellers(spec: Mapping[str, Any]) -> Iterator[str]:
+    """Words of the frames that bring text: members it stands in, and types of events that bring what is no text. What
+    repeats a whole response, as its first and last events do, has none of them: it would be counted as text."""
+    entries = [entry for word in ("text", "also", "thoughts", "calls", "sealed") for entry in spec.get(word) or ()]
+    for entry in entries:
+        if isinstance(entry, Mapping):
+            yield from _values(entry["where"])
+    yield from (next(_named(ref), "") for ref in spec.get("text") or () if isinstance(ref, str))
+
+
 def _pointers(ref: Any) -> list[tuple[str, ...]]:
     refs = ref["any"] if isinstance(ref, Mapping) else [ref] if ref else []
     return [pointer_parts(split_ref(text)[1]) for text in refs]
@@ -100,12 +114,19 @@ def _text(frame: Any, pointers: Sequence[tuple[str, ...]]) -> str | None:
 
 def _signs(where: Mapping[str, Any]) -> Sequence[str]:
     """Words of which one stands in every frame that meets the test: a value rather than a member's name."""
+    if values := _values(where):
+        return values
+    told = (ref for ref, expected in where.items() if expected != "absent" and not isinstance(expected, Mapping))
+    return next(([name] for ref in told for name in _named(ref)), [])
+
+
+def _values(where: Mapping[str, Any]) -> Sequence[str]:
+    """The values that a test asks one member for, where they are said letter by letter."""
     for expected in where.values():
         values = expected if isinstance(expected, list) else [expected]
         if all(isinstance(value, str) and not SIGNS & set(value) and value not in WORDS for value in values):
             return [str(value) for value in values]
-    told = (ref for ref, expected in where.items() if expected != "absent" and not isinstance(expected, Mapping))
-    return next(([name] for ref in told for name in _named(ref)), [])
+    return []
 
 
 def _named(ref: str) -> Iterator[str]:

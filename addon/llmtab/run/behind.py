@@ -130,7 +130,10 @@ def _way_out(options: dict[str, str | Path]) -> tuple[str, dict[str, str | Path]
     url = clients.upstream(os.environ)
     if url is None:
         return "regular", options
-    host, port = urlsplit(url).hostname or "", urlsplit(url).port or 8080
+    try:
+        host, port = urlsplit(url).hostname or "", urlsplit(url).port or 8080
+    except ValueError:  # without the value: it may hold a password
+        raise ValueError("HTTPS_PROXY is no URL like http://127.0.0.1:8080") from None
     if _is_here(host) and listening(host, port) == "mitmproxy":
         raise ValueError(
             f"the environment names a mitmproxy on this machine, {url}, and every call would be counted by both: "

@@ -11,11 +11,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from llmtab.home import home
+from llmtab.home import home, private_folder
 
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 15.0
@@ -110,7 +111,10 @@ def own_environment() -> dict[str, str]:
     """
     environment = {name: value for name, value in os.environ.items() if name != "LLMTAB_LABELS"}
     if environment.pop("PYTHONDONTWRITEBYTECODE", ""):
-        environment.setdefault("PYTHONPYCACHEPREFIX", str(home() / "cache" / "python"))
+        folder = home() / "cache" / "python"
+        with suppress(OSError):
+            private_folder(folder)  # Python would make it, and all above it, for everybody
+        environment.setdefault("PYTHONPYCACHEPREFIX", str(folder))
     return environment
 
 

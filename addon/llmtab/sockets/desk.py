@@ -22,6 +22,8 @@ from llmtab.sockets.socket import Socket
 
 STATE: Final = "_llmtab_socket"
 """The attribute of a flow that holds its socket."""
+PAUSE: Final = 0.002
+"""Seconds between two looks at whether a large message is read."""
 ORDERLY: Final = frozenset({1000, 1001, 1005})
 """Close codes of a socket that was meant to end: normal, going away, none given."""
 
@@ -104,6 +106,7 @@ class SocketDesk:
 
     async def _message_synced(self, flow: Any) -> None:
         if self._message_passes(flow) and self._desk.setup is not None:
+            await self._desk.written()
             await asyncio.get_running_loop().run_in_executor(None, self._desk.setup.ledger.sync)
 
     def _ends(self, flow: Any) -> None:
@@ -127,6 +130,11 @@ class SocketDesk:
             return False
         self._open[id(socket)] = socket  # after a reload it is another desk's socket that speaks here
         return self._book(socket.feed(message.data, message.at, from_client=message.from_client))
+
+    async def heard(self, socket: Socket) -> None:
+        """Returns when every message of a socket that came so far is read: large ones are parsed elsewhere."""
+        while id(socket) in self._behind:
+            await asyncio.sleep(PAUSE)
 
     def close(self, socket: Socket, at: float, *, by_client: bool, code: int | None) -> None:
         """A socket ends: at once, or when what came before its end is read. `code`: that of its close frame; 1006
@@ -189,5 +197,5 @@ class SocketDesk:
 
     def _book(self, over: list[Observation]) -> bool:
         for seen in over:
-            self._desk.write(self._desk.booked(seen))
+            self._desk.settle(seen)
         return bool(over)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, Final
 
+from llmtab.estimates.asking import measured
 from llmtab.events import BIG, parse
 from llmtab.extract import Fold, Reading
 from llmtab.observation import Answer, Call, How, Observation
@@ -19,53 +20,14 @@ from llmtab.profiles.compiled import Dialect
 from llmtab.profiles.refs import Scope, walk
 from llmtab.profiles.sockets import Rules, holds, rules_of, words_of
 from llmtab.record import new_id
+from llmtab.sockets.account import Account
 from llmtab.usage import Quantity
 
-HEAD: Final = 12
-"""Frames of a response that are parsed to see when its first text, or sound, came."""
 MOST: Final = 256
 """Responses under way at once on one socket, and ids of finished ones that are remembered: no client has as many."""
 SHORT: Final = 256
 """Characters of a text in a request that may be a name; elements of a list that are looked at."""
 DEEP: Final = 5
-
-
-class Account:
-    """One response: asked for, under way, over."""
-
-    __slots__ = ("call", "first_byte_at", "first_token_at", "fold", "key", "lane", "looked", "over", "received")
-
-    def __init__(self, call: Call, fold: Fold, lane: str | None, key: str | None) -> None:
-        self.call = call
-        self.fold = fold
-        self.lane = lane
-        self.key = key
-        self.first_byte_at: float | None = None
-        self.first_token_at: float | None = None
-        self.received = 0
-        self.looked = 0
-        self.over = False
-
-    @property
-    def searched(self) -> bool:
-        """Whether nobody looks for its first text any more."""
-        return self.first_token_at is not None or self.looked >= HEAD
-
-    def feed(self, event: Any, size: int, now: float) -> bool:
-        """One event of this response. Whether it is over."""
-        self.pass_by(size, now)
-        if not self.searched:
-            self.looked += 1
-            if any(_has_text(each(self.fold.scope, event)) for each in self.fold.dialect.text):
-                self.first_token_at = now
-        self.fold.feed(event)
-        return self.over or self.fold.final or (self.fold.ended and not self.fold.dialect.final)
-
-    def pass_by(self, size: int, now: float) -> None:
-        """A frame of this response that nobody has to read."""
-        self.received += size
-        if self.first_byte_at is None:
-            self.first_byte_at = now
 
 
 class Tabs:
@@ -94,15 +56,21 @@ class Tabs:
         recent = self._recent
         return (recent is not None and not recent.searched) or len(self._open) > 1 or self.rules.answering.hit(words)
 
-    def pass_by(self, size: int, now: float, *, asked: bool) -> None:
-        """A frame that nobody wants. What the client sends between two questions belongs to the session alone."""
+    def pass_by(self, data: bytes, words: list[bytes], now: float, *, asked: bool) -> None:
+        """A frame of these words that nobody wants. What the client sends between two questions belongs to the session
+        alone."""
         recent = self._recent
         if recent is None:
             return
         if not asked:
-            recent.pass_by(size, now)
+            recent.pass_by(len(data), now)
+            self._hear(recent, data, words)
         elif self.rules.emit == "session":
-            recent.call.request_bytes += size
+            recent.call.request_bytes += len(data)
+
+    def _hear(self, account: Account, data: bytes, words: list[bytes]) -> None:
+        if self.rules.telling is not None and self.rules.telling.hit(words):
+            account.hear(data)
 
     def asked(self, frame: Any, data: bytes, now: float) -> Iterator[Observation]:
         """A frame of the client. Of what has no ids one response is asked for at a time: further frames join it."""
@@ -110,7 +78,7 @@ class Tabs:
         if holds(rules.setup, scope, frame):
             self._setup = {**self._setup, **_slim(frame)}
         if rules.emit == "session":
-            return self.pass_by(len(data), now, asked=True)
+            return self.pass_by(data, [], now, asked=True)
         if not holds(rules.asks, scope, frame):
             return
         lane, key = rules.lane(frame), rules.key(frame)
@@ -128,7 +96,7 @@ class Tabs:
             self._open[key] = self._current[lane] = self._recent = account
         yield from self._crowded(now)
 
-    def answered(self, event: Any, size: int, now: float) -> Iterator[Observation]:
+    def answered(self, event: Any, data: bytes, now: float) -> Iterator[Observation]:
         """An event of the server: what it ends comes out."""
         for parts in self._dialect.unwrap:
             if (inner := walk(event, parts)) is not None:
@@ -140,7 +108,9 @@ class Tabs:
                 self._session.feed(event)
             return
         self._recent = account
-        if account.feed(event, size, now):
+        if self.rules.telling is not None and len(data) <= BIG:
+            self._hear(account, data, words_of(data))
+        if account.feed(event, len(data), now):
             yield self._settle(account, "complete", now)
         yield from self._crowded(now)
 
@@ -218,7 +188,10 @@ class Tabs:
             later=None,
         )
         self._socket.label(call)
-        return Account(call, self._fold(_slim(frame)), lane, key)
+        account = Account(call, self._fold(_slim(frame)), lane, key)
+        if data and self.rules.telling is not None:
+            account.asked = measured(data)
+        return account
 
     def _fold(self, asked: dict[str, Any]) -> Fold:
         """A new account that knows what was said of the whole session."""
@@ -264,6 +237,7 @@ class Tabs:
         return Observation(
             account.call, socket.claim, socket.answer, reading, how, now, "ws", True,
             first_byte_at=account.first_byte_at, first_token_at=account.first_token_at, response_bytes=account.received,
+            passed=account.passed(reading, how),
         )  # fmt: skip
 
 
@@ -286,27 +260,23 @@ class Socket:
         """The call that the last message asked for, of which its frame has not left yet: here a budget may say no."""
         self._tabs = [Tabs(self, dialect) for dialect in claim.binding.dialects]
 
-    def wants(self, data: bytes, *, from_client: bool) -> bool:
-        """Whether a message has to be parsed. Told by its bytes, so that sound passes at next to no cost; what is above
-        BIG is parsed elsewhere in any case."""
-        if len(data) > BIG:
-            return True
-        words = words_of(data)
-        return any(tabs.wants(words, asked=from_client) for tabs in self._tabs)
-
     def refuse(self, call: Call, now: float) -> list[Observation]:
         """What was `asked` for does not leave: the response that will not come."""
         return [seen for tabs in self._tabs for seen in tabs.refuse(call, now)]
 
     def feed(self, data: bytes, now: float, *, from_client: bool) -> list[Observation]:
-        """A message as it passes, text or binary, at `now` (epoch seconds). Never raises for what is in it."""
+        """A message as it passes, text or binary, at `now` (epoch seconds). Never raises for what is in it.
+
+        Whether it has to be parsed is told by its bytes, so that sound passes at next to no cost.
+        """
         self.asked = None
         if self.closed:
             return []
-        if self.wants(data, from_client=from_client):
+        words = words_of(data) if len(data) <= BIG else None
+        if words is None or any(tabs.wants(words, asked=from_client) for tabs in self._tabs):
             return self.hear(parse(data), data, now, from_client=from_client)
         for tabs in self._tabs:
-            tabs.pass_by(len(data), now, asked=from_client)
+            tabs.pass_by(data, words, now, asked=from_client)
         return []
 
     def hear(self, event: Any, data: bytes, now: float, *, from_client: bool) -> list[Observation]:
@@ -316,7 +286,7 @@ class Socket:
             return []
         if from_client:
             return [seen for tabs in self._tabs for seen in tabs.asked(event, data, now)]
-        return [seen for tabs in self._tabs for seen in tabs.answered(event, len(data), now)]
+        return [seen for tabs in self._tabs for seen in tabs.answered(event, data, now)]
 
     def close(self, how: How, now: float, *, orderly: bool = False) -> list[Observation]:
         """The socket is over; the responses that were not. `orderly`: both sides had said that this is the end.
@@ -329,10 +299,6 @@ class Socket:
         if self.claim.binding.role == "by_shape":
             return []
         return [seen for tabs in self._tabs for seen in tabs.close(how, now, orderly=orderly)]
-
-
-def _has_text(found: Iterator[tuple[Any, Any]]) -> bool:
-    return any(isinstance(text, str) and text for _, text in found)
 
 
 def _slim(value: Any, depth: int = DEEP) -> Any:

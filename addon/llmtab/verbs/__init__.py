@@ -22,7 +22,7 @@ def add_verb(
     parser = verbs.add_parser(
         name,
         help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.{' ' if details else ''}{details}",
+        description=f"{summary[0].upper()}{summary[1:]}.\n\n{details.strip()}".strip(),
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llmtab.verbs import Verbs, add_verb, default_ledger
 
 if TYPE_CHECKING:
-    from llmtab.budgets.limits import Limit
     from llmtab.budgets.policy import Policy
-    from llmtab.budgets.store import State
 
 DETAILS = """Each bucket with what is spent, reserved by calls under way, its limit, and what will be spent when its
 window ends if it goes on like that. `simulate` lets the calls of an old ledger happen again under the budgets of a
@@ -65,36 +63,15 @@ def _show(said: "Policy", ledger: Path, as_json: bool) -> int:
     from time import time
 
     from llmtab.budgets.bars import line, row
+    from llmtab.budgets.onlooker import Onlooker
 
-    now = time()
-    rows = _rows(said, ledger, now)
+    rows, now = Onlooker(said, ledger).rows(), time()
     reached = [limit for limit, _, state in rows if limit.hard and state.spent >= limit.amount + limit.burst]
     if as_json:
         print(_json({"budgets": [row(limit, key, state, now) for limit, key, state in rows]}))
     else:
         _table([HEADS, *(line(limit, key, state, now) for limit, key, state in rows)])
     return 1 if reached else 0
-
-
-def _rows(said: "Policy", ledger: Path, now: float) -> "list[tuple[Limit, str, State]]":
-    from llmtab.budgets.bars import rows_of
-
-    if said.store is not None:
-        import asyncio
-
-        from llmtab.budgets.redis_store import shared
-
-        return asyncio.run(shared(said.store, said.limits, now))
-    from llmtab.budgets.checkpoint import checkpoint_path, load
-    from llmtab.budgets.rebuild import Counter, Place, horizon, unread
-    from llmtab.budgets.store import Embedded
-
-    store = Embedded()
-    place = load(checkpoint_path(ledger), said.limits, store, now) or Place()
-    counter = Counter(said.limits, store, place)
-    for one in unread(ledger, place, horizon(said.limits, now)):
-        counter.add(one)
-    return [*rows_of(said.limits, store, now)]
 
 
 def _simulate(said: "Policy", ledger: Path, as_json: bool) -> int:

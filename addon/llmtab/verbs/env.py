@@ -77,8 +77,9 @@ def _for_shell(url: str, address: str, args: argparse.Namespace) -> dict[str, st
 def _for_container(url: str, args: argparse.Namespace) -> dict[str, str]:
     """One bundle serves all there; what this machine's variables name is not there."""
     from llmtab import clients
+    from llmtab.run.authority import certificate
 
-    found = clients.environment(url, _ca_bundle(args), {}, _ca_bundle(args).parent, local=args.local)
+    found = clients.environment(url, args.ca or certificate(), {}, _ca_bundle(args).parent, local=args.local)
     kinds = {variable.name: variable.kind for variable in clients.VARIABLES}
     return {name: IN_CONTAINER if kinds[name] in ("replaces", "adds") else value for name, value in found.items()}
 

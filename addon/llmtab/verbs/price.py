@@ -140,8 +140,15 @@ def _asked(args: argparse.Namespace) -> "Usage":
     counters = {name: value for name in COUNTS.values() if (value := getattr(args, name)) is not None}
     for text in args.use:
         name, _, value = text.partition("=")
-        counters[name] = Decimal(value) if "." in value else int(value)
+        counters[name] = _number(text, value)
     return Usage(checked(counters))
+
+
+def _number(text: str, value: str) -> int | Decimal:
+    try:
+        return Decimal(value) if "." in value else int(value)
+    except (ValueError, ArithmeticError):
+        raise ValueError(f"--use {text}: expected COUNTER=N, as in --use pages=3") from None
 
 
 def checked(counters: Any) -> dict[str, Any]:
@@ -213,18 +220,23 @@ def _stream(book: "PriceBook") -> int:
 
 
 def asked(book: "PriceBook", line: Mapping[str, Any]) -> "Cost | Unpriced":
-    """The price of one JSON line. Raises ValueError or KeyError for what is wrong in it."""
+    """The price of one JSON line. Raises ValueError for what is wrong in it."""
     from llmtab.usage import Usage
 
-    at = moment(line["time"]) if line.get("time") else datetime.now(UTC)
-    provider, tier, region = str(line["provider"]), line.get("service_tier"), line.get("region")
+    for name in ("provider", "model", "usage"):
+        if name not in line:
+            raise ValueError(f"no {name!r} in it")
+    for name in ("provider", "model", "service_tier", "region", "time"):
+        if not isinstance(value := line.get(name), str | None):
+            raise ValueError(f"{name}: {value!r}, expected a string")
+    provider = line["provider"] or ""
     return book.price(
         Usage(checked(line["usage"])),
         provider,
-        str(line["model"] or ""),
-        pricing_tier=spoken_tier(provider, tier),
-        region=region,
-        at=at,
+        line["model"] or "",
+        pricing_tier=spoken_tier(provider, line.get("service_tier")),
+        region=line.get("region"),
+        at=moment(line["time"]) if line.get("time") else datetime.now(UTC),
     )
 
 
@@ -232,8 +244,6 @@ def spoken_tier(provider: str, tier: str | None) -> str | None:
     """A provider's own word for a tier (`default`, `fast`, `ON_DEMAND_FLEX`) as the meter understands it."""
     from llmtab.extract import STANDARD_TIERS
 
-    if not isinstance(tier, str | None):
-        raise ValueError(f"service_tier: {tier!r}, expected a word")
     return tier and (_tiers(provider).get(tier) or STANDARD_TIERS.get(tier.lower(), tier.lower()))
 
 
@@ -247,9 +257,10 @@ def _tiers(provider: str) -> Mapping[str, str]:
 def _list(book: "PriceBook", args: argparse.Namespace) -> int:
     from llmtab.pricing.compare import summary, to_json
 
-    for match in book.finder.entries():
-        if args.provider and match.provider != args.provider:
-            continue
+    entries = [match for match in book.finder.entries() if args.provider in (None, match.provider)]
+    if not entries:
+        raise ValueError(f"no table has models of {args.provider}")
+    for match in entries:
         if args.json:
             print(to_json({"id": f"{match.provider}/{match.model}", **match.entry}))
         else:

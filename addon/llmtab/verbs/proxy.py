@@ -10,7 +10,7 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from llmtab.entry import script
 from llmtab.verbs import Verbs, add_verb
@@ -18,9 +18,10 @@ from llmtab.verbs import Verbs, add_verb
 if TYPE_CHECKING:
     from llmtab.run.doors import Door
 
+HIGHEST: Final = 65535
 DETAILS = """
 --reverse and --upstream add modes, each with a line on how to use it. Other arguments go to mitmdump as they are
-(--mode reverse:https://api.openai.com, --set llmtab_ledger=FILE, ...; see mitmdump --help and mitmdump --options)."""
+(--mode reverse:https://api.openai.com, --set llmtab_ledger=FILE, ...; see mitmdump --help, llmtab proxy --options)."""
 
 
 def add_parsers(verbs: Verbs) -> None:
@@ -145,6 +146,8 @@ def _listens_there(rest: Sequence[str]) -> bool:
 
 def _taken(host: str, port: int) -> bool:
     """mitmdump says it too, but in two lines with a wrong hint."""
+    if not 0 <= port <= HIGHEST:
+        raise ValueError(f"port {port}, expected 0 to {HIGHEST}")
     try:
         socket.create_server((host, port)).close()
     except OSError as error:

@@ -4,14 +4,16 @@ Knows which lines hold a list price of ours and what a new one changes. Must not
 """
 
 import argparse
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from llmtab.verbs import Verbs, add_ledger_argument, add_verb, default_ledger
 
@@ -71,8 +73,7 @@ def run(args: argparse.Namespace) -> int:
     book, path = open_book(args), args.ledger or default_ledger()
     sums: dict[str, Sum] = defaultdict(Sum)
     skipped = Skipped()
-    out = args.write.open("xb") if args.write else None
-    try:
+    with _new_file(args.write) as out:
         for line in read(path, skipped):
             new = repriced(line, book, args.prices_at)
             if new is not line:
@@ -80,17 +81,28 @@ def run(args: argparse.Namespace) -> int:
                 sums[name].add(line.get("cost_usd"), new.get("cost_usd"))
             if out:
                 out.write(encode({key: value for key, value in new.items() if key != "chain"}) + b"\n")
-    finally:
-        if out:
-            out.close()
     _show(sums, skipped.lines, args.json)
     return 0
+
+
+@contextmanager
+def _new_file(path: Path | None) -> Iterator[BinaryIO | None]:
+    """A file that must not be there yet, as private as the ledger; half of one is not left behind."""
+    with ExitStack() as undo:
+        if path is None:
+            yield None
+            return
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+            undo.callback(path.unlink)
+            yield out
+        undo.pop_all()
 
 
 def repriced(line: Mapping[str, Any], book: "PriceBook", at: datetime | None) -> Mapping[str, Any]:
     """The line with its list price made anew at `at` (None: at the call's end); the same object if it holds none, or
     counters that are unknown here (a newer version wrote it): no full price without them."""
-    from llmtab.pricing import Cost
+    from llmtab.booking import incomplete
+    from llmtab.pricing import Cost, Unpriced
     from llmtab.record import FIELDS, in_order
     from llmtab.usage import COUNTERS, Usage
 
@@ -102,6 +114,10 @@ def repriced(line: Mapping[str, Any], book: "PriceBook", at: datetime | None) ->
         usage, line["provider"], _model(line, book, when),
         pricing_tier=line.get("pricing_tier"), region=line.get("region"), at=when,
     )  # fmt: skip
+    if isinstance(found, Cost) and (
+        lacking := incomplete(usage.counters, line.get("flags", ()), line.get("usage_source"), found.usd)
+    ):
+        found = Unpriced(lacking, found.usd, found.lines, found.price)
     values = {key: value for key, value in line.items() if key not in PRICED}
     values["cost_lines"] = found.lines or None
     if found.price:

@@ -113,7 +113,8 @@ def _print(args: argparse.Namespace, bill: "Bill", proxy: "Behind", status: int,
         return
     text = _json(bill, proxy, status, seconds) if args.json else _text(bill, proxy, seconds)
     if args.bill:
-        args.bill.write_text(text + "\n")
+        with os.fdopen(os.open(args.bill, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text + "\n")
     if args.quiet:
         return
     try:

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 EVERY: Final = 0.3
 """Seconds between two looks at a ledger that is followed."""
 WIDEST: Final = 200
-DETAILS: Final = """Reads only: the proxy may run or not, and several may be watched at once. In a
+DETAILS: Final = """Reads only: the proxy may run or not, and several proxies may write to the ledger. In a
 terminal the lines are columns, with colours unless NO_COLOR is set; elsewhere plain text. Words for --where: model,
 provider, host, outcome, billing and other keys of a line, or any label; values may be globs, several with commas
 between, and != turns the test."""
@@ -62,16 +62,23 @@ def run(args: argparse.Namespace) -> int:
     if args.by_session:
         last = _together(last)
         show = _by_session(show, last)
-    for line in last:
-        show(line)
-    sys.stdout.flush()
+    _each(last, show)
     if follower is not None:
         shown = {line.get("id") for line in last}
         for line in _new(follower):
             if line.get("id") not in shown and wanted(line):
-                show(line)
-                sys.stdout.flush()
+                _each([line], show)
     return 0
+
+
+def _each(lines: Iterable[Line], show: Show) -> None:
+    """Shows lines; of one that somebody altered, so that its values are not what they should be, it says so."""
+    for line in lines:
+        try:
+            show(line)
+        except (ValueError, ArithmeticError, TypeError, AttributeError):
+            print("llmtab tail: a line cannot be read; llmtab verify says which", file=sys.stderr)
+    sys.stdout.flush()
 
 
 def _last(path: Path, count: int, wanted: Callable[[Line], bool] | None, *, needed: bool) -> list[Line]:

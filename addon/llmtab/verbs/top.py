@@ -5,6 +5,7 @@ Knows the arguments, when to draw, and what is printed where there is no termina
 
 import argparse
 import sys
+from collections.abc import Callable, Sequence
 from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from llmtab.verbs import Verbs, add_verb, default_ledger
 
 if TYPE_CHECKING:
+    from llmtab.budgets.bars import Bar
     from llmtab.live.keys import Keys
     from llmtab.live.top import Top
 
@@ -60,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     for path in args.ledgers:
         if not path.parent.is_dir():
             raise FileNotFoundError(f"{path}: no such ledger")
-    top = Top(ledgers, _now(), by=args.by, window=args.window, zone=_zone())
+    top = Top(ledgers, _now(), by=args.by, window=args.window, zone=_zone(), budgets=_budgets(ledgers))
     try:
         if args.json or args.once or not (sys.stdin.isatty() and sys.stdout.isatty()):
             while not top.read(_now()):
@@ -103,6 +105,20 @@ def _print(top: "Top", *, as_json: bool) -> None:
 
 def _now() -> datetime:
     return datetime.now().astimezone()
+
+
+def _budgets(ledgers: Sequence[Path]) -> "Callable[[], Sequence[Bar]] | None":
+    """What tells how full the budgets of the usual llmtab.yaml are; None where there are none, or several ledgers."""
+    from llmtab.config import load
+    from llmtab.home import config_file
+
+    config = load(config_file())
+    if not config.sections.get("budgets") or len(ledgers) > 1:
+        return None
+    from llmtab.budgets.onlooker import Onlooker
+    from llmtab.budgets.policy import policy
+
+    return Onlooker(policy(config.sections["budgets"], config.timezone), ledgers[0]).bars
 
 
 def _zone() -> tzinfo:

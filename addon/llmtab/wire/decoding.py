@@ -170,7 +170,7 @@ class Body:
             yield size
 
 
-def _collect(chunks: Iterable[bytes], content_encoding: str, limit: int) -> tuple[bytes, str]:
+def _collect(chunks: Iterable[bytes], content_encoding: str, limit: int, start: int) -> tuple[bytes, str]:
     pieces: list[bytes] = []
     size = 0
     try:
@@ -179,15 +179,25 @@ def _collect(chunks: Iterable[bytes], content_encoding: str, limit: int) -> tupl
         for piece in itertools.chain(feeds, stream.close()):
             size += len(piece)
             if size > limit:
-                return b"".join(pieces), "limit"
+                return b"".join(_start_of(pieces, start)), "limit"
             pieces.append(piece)
     except DecodeError as error:
         return b"".join(pieces), error.reason
     return b"".join(pieces), ""
 
 
-def decode_all(chunks: Iterable[bytes], content_encoding: str = "", limit: int = 16 * 1024 * 1024) -> Body:
-    """Decode a body that is in memory. Never raises: see `Body.broken`. `limit`: bytes of decoded data.
+def _start_of(pieces: list[bytes], size: int) -> Iterator[bytes]:
+    """So many of the pieces as have `size` bytes, or a few more."""
+    for piece in pieces:
+        if size <= 0:
+            return
+        size -= len(piece)
+        yield piece
+
+
+def decode_all(chunks: Iterable[bytes], content_encoding: str = "", limit: int = 16 * 1024 * 1024, start: int | None = None) -> Body:
+    """Decode a body that is in memory. Never raises: see `Body.broken`. `limit`: bytes of decoded data. `start`: how
+    much the caller wants of a coded body that is longer (None: all up to the limit), which is not joined then.
 
     Identity is one join. Encoded chunks are joined and decoded at once; only when that fails are they gone through one
     by one, to save what came before the bad chunk, so that the result is the same as the incremental one.
@@ -197,7 +207,8 @@ def decode_all(chunks: Iterable[bytes], content_encoding: str = "", limit: int =
     if not content_encoding or content_encoding == "identity":
         whole = len(joined) <= limit
         return Body(joined if whole else joined[:limit], "" if whole else "limit", kept, "")
-    data, broken = _collect((joined,), content_encoding, limit)
+    most = limit if start is None else start
+    data, broken = _collect((joined,), content_encoding, limit, most)
     if broken not in ("", "limit"):
-        data, broken = _collect(kept, content_encoding, limit)
+        data, broken = _collect(kept, content_encoding, limit, most)
     return Body(data, broken, kept, content_encoding)
