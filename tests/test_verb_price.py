@@ -271,6 +271,14 @@ def test_a_counter_without_its_number(home: Path, capsys: pytest.CaptureFixture[
     assert f"--use {use}: expected COUNTER=N, as in --use pages=3" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("at", ["0001-01-01T00:00+14:00", "9999-12-31T23:59-12:00", "tomorrow"])
+def test_a_time_outside_the_calendar(home: Path, capsys: pytest.CaptureFixture[str], at: str) -> None:
+    """One line, never a traceback."""
+    with pytest.raises(SystemExit):
+        run(home, "price", "openai/test-a", "--input", "1", "--at", at)
+    assert "argument --at: invalid moment value" in capsys.readouterr().err
+
+
 def test_a_list_of_nobody(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A misspelt provider is no empty list."""
     assert run(home, "price", "--list", "--provider", "opneai") == 1

@@ -96,9 +96,12 @@ def open_book(args: argparse.Namespace, *more: Path) -> "PriceBook":
 
 
 def moment(text: str) -> datetime:
-    """A date or time in RFC 3339; UTC where no zone is said."""
+    """A date or time in RFC 3339, in UTC, which is meant where no zone is said. ValueError."""
     found = datetime.fromisoformat(text)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    try:
+        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    except OverflowError:
+        raise ValueError(f"{text!r} is outside the calendar") from None
 
 
 def _one(book: "PriceBook", args: argparse.Namespace) -> int:

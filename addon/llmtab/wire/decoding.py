@@ -195,7 +195,9 @@ def _start_of(pieces: list[bytes], size: int) -> Iterator[bytes]:
         yield piece
 
 
-def decode_all(chunks: Iterable[bytes], content_encoding: str = "", limit: int = 16 * 1024 * 1024, start: int | None = None) -> Body:
+def decode_all(
+    chunks: Iterable[bytes], content_encoding: str = "", limit: int = 16 * 1024 * 1024, start: int | None = None
+) -> Body:
     """Decode a body that is in memory. Never raises: see `Body.broken`. `limit`: bytes of decoded data. `start`: how
     much the caller wants of a coded body that is longer (None: all up to the limit), which is not joined then.
 
