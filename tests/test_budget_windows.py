@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmtab.budgets.windows import EVER, window
@@ -55,6 +55,8 @@ def test_where_midnight_is_skipped_the_day_begins_at_the_change() -> None:
 
 @given(MOMENTS, ZONES, st.sampled_from(["second", "minute", "7 minutes", "hour", "5 hours", "day", "3 days", "week",
                                         "month", "5 months", "quarter", "year"]))  # fmt: skip
+@example(2051222399.9999995, "UTC", "day")
+@example(2051222399.9999995, "UTC", "7 minutes")
 def test_windows_meet_without_a_gap(moment: float, zone: str, text: str) -> None:
     """Every moment is in exactly one window, and the next one begins where it ends."""
     over = window(text, ZoneInfo(zone))

@@ -60,7 +60,8 @@ class Window:
         return self._fixed(moment)
 
     def _fixed(self, moment: float) -> Span:
-        day = datetime.fromtimestamp(moment, self.zone).date()
+        # Windows begin on whole seconds, and a fraction just below one would be rounded into the next day.
+        day = datetime.fromtimestamp(math.floor(moment), self.zone).date()
         if self.period in MONTHS:
             step = MONTHS[self.period] * self.count
             first = (day.year * 12 + day.month - 1) // step * step
