@@ -24,10 +24,8 @@ from llmtab.setup import Setup
 from llmtab.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from llmtab.estimates.guess import Guesser
-
-if TYPE_CHECKING:
     from llmtab.budgets.guard import Guard
+    from llmtab.estimates.guess import Guesser
 
 SHUTDOWN_WAIT: Final = 5.0
 """Seconds a shutdown waits for bodies that are being read."""
