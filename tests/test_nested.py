@@ -31,6 +31,9 @@ class Open:
     chunks: list[bytes] = field(default_factory=list)
     answer: Answer = field(default_factory=Answer)
 
+    def first_chunks(self) -> list[bytes]:
+        return self.chunks
+
 
 def call(name: str, host: str, began: float, address: str = "127.0.0.1", port: int = 443) -> Call:
     return Call(

@@ -54,3 +54,13 @@ def check(options: Iterable[Option], environment: Mapping[str, str]) -> None:
     """Raises ValueError for the first variable that does not fit its option."""
     for name, kind, *_ in options:
         stated(name, kind, environment)
+
+
+def misspelt(options: Iterable[Option], environment: Mapping[str, str]) -> list[str]:
+    """What to say of each variable that looks like an option and is none."""
+    from difflib import get_close_matches
+
+    known = [variable(name) for name, *_ in options]
+    strangers = sorted(name for name in environment if name.startswith("LLMTAB_") and name not in known)
+    close = {name: get_close_matches(name, known, n=1, cutoff=0.9) for name in strangers}
+    return [f"{name} is no option, did you mean {found[0]}?" for name, found in close.items() if found]

@@ -5,6 +5,7 @@ mitmproxy, files or clocks: times and ids are handed in.
 """
 
 from dataclasses import replace
+from itertools import accumulate, pairwise
 from typing import Any, Final, NamedTuple
 
 from llmtab.estimates.passed import keep, lacks
@@ -16,14 +17,13 @@ from llmtab.record import new_id
 
 TAP_LIMIT: Final = 1024 * 1024
 """Raw bytes kept of one stream; nearly every stream ends below it, and one scan at the end is the cheapest way."""
-CHUNK_COST: Final = 48
-"""What a kept chunk takes besides its bytes: a body dripped in two bytes at a time would fill the memory unseen."""
 TAP_TOTAL: Final = 64 * 1024 * 1024
 """Raw bytes kept of all open streams together; above it each goes on incrementally, in a few kilobytes."""
 TIMED: Final = 64
-"""Chunks whose arrival is written down: the first text stands among the first events."""
+"""Chunks whose size and arrival are written down: the first text stands among the first events."""
 STRIDE: Final = 16 * 1024
-"""Bytes that may be kept between two looks at the bounds above."""
+"""Bytes that may be kept as chunks before they are put together. Small enough that the next chunks use their memory
+again, while a processor has it at hand: a thousand chunks kept to the end cost ten times what appending them costs."""
 
 
 class TapMemory:
@@ -51,8 +51,8 @@ class Exchange:
     """One observed call. `feed` is the hot path: append and return; what it costs is measured by `scripts/bench`."""
 
     __slots__ = (
-        "_counted", "_incremental", "_memory", "_reader", "_scanned", "_settled", "_size", "_times", "answer",
-        "broken_tap", "call", "chunks", "claim", "closed", "following", "unsent",
+        "_count", "_held", "_incremental", "_kept", "_memory", "_reader", "_scanned", "_size", "_sizes", "_times",
+        "answer", "broken_tap", "call", "chunks", "claim", "closed", "following", "unsent",
     )  # fmt: skip
 
     def __init__(self, call: Call, claim: Claim, memory: TapMemory) -> None:
@@ -63,12 +63,14 @@ class Exchange:
         self.broken_tap = False
         self.unsent = False
         self.chunks: list[bytes] = []
+        """The newest chunks, appended by the tap: those that `_settle` has not put to the others yet."""
+        self._kept = bytearray()
         self._memory = memory
         self._times: list[float] = []
-        self._size = 0
-        self._settled = 0  # chunks that `_size` knows of
-        self._scanned = 0  # chunks that the reader knows of
-        self._counted = 0
+        self._sizes: list[int] = []  # of the chunks of `_times`
+        self._size = self._count = 0  # bytes and chunks that were settled
+        self._scanned = 0  # bytes that the reader knows of
+        self._held = 0  # bytes that `_memory` counts for this exchange
         self._incremental = False
         self._reader: Reader | None = None
         self.following: Exchange | None = None
@@ -101,17 +103,22 @@ class Exchange:
         self.chunks.append(chunk)
         if len(self._times) < TIMED:
             self._times.append(now)
+            self._sizes.append(len(chunk))
         self._settle()
-        if self._counted > TAP_LIMIT or self._memory.used > TAP_TOTAL:
+        if self._held > TAP_LIMIT or self._memory.used > TAP_TOTAL:
             self._go_incremental()
             return 0
         return STRIDE if len(self._times) == TIMED else 0
 
     def progress(self) -> Progress:
         """What has come so far. For those who look on: counted when they ask, not while the bytes pass."""
-        fresh = sum(map(len, self.chunks[self._settled :]))
-        chunks = None if self._incremental else len(self.chunks)
-        return Progress(self._size + fresh, chunks, tuple(self._times))
+        chunks = None if self._incremental else self._count + len(self.chunks)
+        return Progress(self._size + sum(map(len, self.chunks)), chunks, tuple(self._times))
+
+    def first_chunks(self) -> list[bytes]:
+        """The chunks whose times `progress` tells, as long as the stream is kept."""
+        ends = [0, *accumulate(self._sizes)] if self._kept else []
+        return [bytes(self._kept[start:end]) for start, end in pairwise(ends)]
 
     def request(self) -> Any:
         """The request's JSON, None where it is none: parsed once, by whoever asks first."""
@@ -129,7 +136,7 @@ class Exchange:
         if body is not None:
             return stacked or self.reader.is_longer([body], BIG)
         self._settle()
-        longer = bool(self.chunks) and (stacked or self.reader.is_longer(self.chunks, TAP_LIMIT))
+        longer = bool(self._kept) and (stacked or self.reader.is_longer(self._pieces(), TAP_LIMIT))
         if longer:
             self._release()  # here: what all taps hold belongs to the event loop
         return longer
@@ -167,9 +174,9 @@ class Exchange:
             self._size or len(body or b""), self.broken_tap,
         )  # fmt: skip
         if lacks(reading, how, streamed=kind in STREAMS, whole=not (reader.torn or reader.undecodable)):
-            chunks = self.chunks[:] if self._size else [body or b""]
-            seen.passed = keep(self.answer, chunks, kind, reader.sample, self._size)
-        self.chunks.clear()
+            pieces = self._pieces() if self._size else [body or b""]
+            seen.passed = keep(self.answer, pieces, kind, reader.sample, self._size)
+        self._kept = bytearray()
         self._release()
         return seen
 
@@ -193,42 +200,48 @@ class Exchange:
         return None
 
     def _settle(self) -> None:
-        """Count what was kept since the last time."""
-        fresh = self.chunks[self._settled :]
+        """Put what came since the last time to what was kept, and count it."""
+        fresh = self.chunks
         if not fresh:
             return
-        new = sum(map(len, fresh))
-        self._settled += len(fresh)
+        before = len(self._kept)
+        self._kept += fresh[0] if len(fresh) == 1 else b"".join(fresh)
+        self._count += len(fresh)
+        fresh.clear()  # not a new list: the tap appends to this one
+        new = len(self._kept) - before
         self._size += new
-        held = new + CHUNK_COST * len(fresh)
-        self._counted += held
-        self._memory.used += held
+        self._held += new
+        self._memory.used += new
+
+    def _pieces(self) -> list[bytes]:
+        """What was kept: the first chunks as they came, then the rest as one."""
+        rest = bytes(self._kept[sum(self._sizes) :])
+        return [*self.first_chunks(), rest] if rest else self.first_chunks()
 
     def _release(self) -> None:
         """Nothing is held any more. A call that is closed in a thread has none of it counted."""
-        if self._counted:
-            self._memory.used -= self._counted
-            self._counted = 0
+        if self._held:
+            self._memory.used -= self._held
+            self._held = 0
 
     def _go_incremental(self) -> None:
         """From here on the reader takes every piece at once; what was kept goes through it first."""
         self._incremental = True
-        kept, self.chunks = self.chunks, []
+        kept, self._kept = bytes(self._kept), bytearray()
         self._release()
         self.reader.begin()
-        for chunk in kept:
-            self.reader.feed(chunk, self._size)
+        self.reader.feed(kept, self._size)
 
     def _close_stream(self) -> None:
         if self._incremental:
             self.reader.end()
-        elif self._scanned < self._settled:
+        elif self._scanned < self._size:
             self._scan(self.reader.coding)
 
     def _scan(self, coding: str) -> None:
         """Read what was kept, from its beginning: an earlier look may have come too soon."""
-        self._scanned = self._settled
-        self.reader.kept(self.chunks, coding)
+        self._scanned = self._size
+        self.reader.kept(self._pieces(), coding)
 
     def _at(self, chunk: int | None) -> float | None:
         """When a chunk came, where it is one of the first."""

@@ -201,7 +201,7 @@ def _equal(some: Sequence[Line], others: Sequence[Line]) -> bool:
 
 def _speaks_of_others(exchange: Exchange, ident: bytes) -> bool:
     """Whether an open stream, readable as it is, has begun without this id: then it passes on another answer."""
-    if not exchange.chunks or exchange.answer.headers.get("content-encoding", "identity") != "identity":
+    if exchange.answer.headers.get("content-encoding", "identity") != "identity":
         return False
-    start = b"".join(exchange.chunks[:64])
+    start = b"".join(exchange.first_chunks())
     return len(start) > 4096 and ident not in start

@@ -52,7 +52,7 @@ class Reader:
         self._folds: list[Fold] | None = None
         self._selector: Selector | None = None
         self._decoder: Any = None
-        self._decoded: tuple[int, Body] | None = None  # of so many chunks, by `is_longer`
+        self._decoded: tuple[int, Body] | None = None  # of so many bytes, by `is_longer`
         self._held = b""
         self._end = b""
         self._look = 0  # at this size of the stream the sample wants the next piece
@@ -113,17 +113,18 @@ class Reader:
         """Whether a coded body has more than `most` bytes. No more than these are decoded, and what is not longer has
         not to be decoded again."""
         found = decode_all(chunks, self.coding, most, 0)
-        self._decoded = None if found.broken == "limit" else (len(chunks), found)
+        self._decoded = None if found.broken == "limit" else (sum(map(len, chunks)), found)
         return self._decoded is None
 
     def kept(self, chunks: list[bytes], coding: str) -> None:
         """Decode, find out the framing, feed the events that matter. From the beginning, whatever was read before."""
         self._folds, self.torn, self.first_text = None, False, None
         decoded, self._decoded = self._decoded, None
-        if decoded is not None and decoded[0] == len(chunks) and coding:
+        size = sum(map(len, chunks))
+        if decoded is not None and decoded[0] == size and coding:
             whole = decoded[1]
         else:
-            most = max(DECODED_LIMIT, sum(map(len, chunks)) if not coding else 0)
+            most = max(DECODED_LIMIT, size if not coding else 0)
             whole = decode_all(chunks, coding, most, SNIFFED)
         self.undecodable = whole.broken
         media_type = self._answer.headers.get("content-type", "")

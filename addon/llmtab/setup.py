@@ -123,6 +123,8 @@ class Setup:
         found = sources.read()
         if old is None or old.sources.config != sources.config:
             _name_what_is_open(sources.config or home() / "llmtab.yaml")
+            for said in environment.misspelt(OPTIONS, os.environ):
+                log.warning("llmtab: %s", said)
         warn = _amount(options.llmtab_warn_usd, "llmtab_warn_usd")
         path = Path(options.llmtab_ledger).expanduser() if options.llmtab_ledger else home() / "ledger.jsonl"
         return cls(

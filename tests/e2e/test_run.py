@@ -305,6 +305,8 @@ for number in range(50):
     assert done.bill["failed"] == {"refused": 1}
     again = machine.run(*python(TO_OPENAI), options=["--budget", "0.10"])
     assert (again.status, again.bill["calls"]) == (0, 1), again.err
+    least = machine.run(*python(code), options=["--budget", "0.0000001"])
+    assert least.out.split() == ["0", "429"], least.err
 
 
 def test_doctor_makes_a_call(machine: Machine) -> None:

@@ -100,10 +100,14 @@ def test_the_folder_is_no_script(tmp_path: Path) -> None:
     assert "No such script" in one(failed(tmp_path, tmp_path, command=command))
 
 
-def test_an_unknown_option_is_a_warning(start: Callable[..., Proxy], upstream: Upstream) -> None:
-    """A misspelt `llmtab_*` option, which mitmdump itself ignores in silence, is named in a warning."""
+def test_an_unknown_option_is_a_warning(
+    start: Callable[..., Proxy], upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A misspelt `llmtab_*` option, which mitmdump ignores in silence, is named in a warning; so is a variable."""
+    monkeypatch.setenv("LLMTAB_LEGDER", "x")
     proxy = start("--set", "llmtab_legder=x")
     until(lambda: "llmtab_legder" in proxy.output(), "the warning")
+    assert "LLMTAB_LEGDER is no option, did you mean LLMTAB_LEDGER?" in proxy.output()
 
 
 def test_the_ledger_is_private(proxy: Proxy, upstream: Upstream) -> None:

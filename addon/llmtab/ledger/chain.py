@@ -65,7 +65,7 @@ class Chain:
         chain = self._link(self.last, body)
         self.seq += 1
         self.last = chain
-        return b'%b%b%b"}\n' % (body, KEY, chain)
+        return b"".join((body, KEY, chain, b'"}\n'))
 
 
 def split(raw: bytes) -> tuple[bytes, bytes] | None:

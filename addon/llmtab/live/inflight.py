@@ -96,7 +96,7 @@ def _peek(exchange: Exchange, known: _Known) -> None:
     unasked = replace(exchange.call, body=_no_body)  # a long prompt need not be parsed for this
     twin, size = Exchange(unasked, exchange.claim, TapMemory()), 0
     twin.answer = exchange.answer
-    for chunk, at in zip(exchange.chunks, exchange.progress().times, strict=False):
+    for chunk, at in zip(exchange.first_chunks(), exchange.progress().times, strict=False):
         size += len(chunk)
         if size > PEEKED:
             break

@@ -153,7 +153,7 @@ def _budget(text: str) -> str:
     with suppress(InvalidOperation):
         amount = Decimal(text.removesuffix("USD").strip().lstrip("$"))
         if amount.is_finite() and amount > 0:
-            return f"{amount} USD"
+            return f"{amount:f} USD"
     raise ValueError(f"--budget: {text!r}, expected an amount in USD like 5 or 0.50")
 
 

@@ -40,13 +40,13 @@ def add_parsers(verbs: Verbs) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints values, or what is wrong with them."""
-    from llmtab import origins
+    from llmtab import environment, origins
     from llmtab.setup import OPTIONS
 
     given = _given(args.given) | ({"llmtab_config": args.config} if args.config else {})
     values = list(origins.options(OPTIONS, given, os.environ))
     path = origins.config_path(str(next(value.value for value in values if value.name == "llmtab_config")))
-    for said in _misspelt():
+    for said in environment.misspelt(OPTIONS, os.environ):
         print(f"llmtab config: {said}", file=sys.stderr)
     if args.check:
         print(_checked({value.name: value.value for value in values}, path))
@@ -90,19 +90,6 @@ def _checked(options: dict[str, Any], path: Path | None) -> str:
     parts += [f"{len(said)} {name}" if isinstance(said, list) else name for name, said in config.sections.items()]
     parts += ["prices"] if config.pricing else []
     return f"{path or 'no llmtab.yaml, defaults hold'}: ok ({', '.join(parts)})"
-
-
-def _misspelt() -> list[str]:
-    """Variables that look like an option and are none."""
-    from difflib import get_close_matches
-
-    from llmtab import environment
-    from llmtab.setup import OPTIONS
-
-    known = [environment.variable(name) for name, *_ in OPTIONS]
-    strangers = sorted(name for name in os.environ if name.startswith("LLMTAB_") and name not in known)
-    close = {name: get_close_matches(name, known, n=1, cutoff=0.9) for name in strangers}
-    return [f"{name} is no option, did you mean {found[0]}?" for name, found in close.items() if found]
 
 
 def _print(values: list[Any], as_json: bool) -> None:
