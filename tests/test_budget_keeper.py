@@ -19,6 +19,9 @@ from llmtab.budgets.limits import Limits
 from llmtab.budgets.policy import policy
 from llmtab.desk import Desk
 from llmtab.ledger.writer import Ledger
+from llmtab.observation import Call
+from llmtab.pricing import PriceBook
+from llmtab.profiles import Profiles
 
 BUDGETS = [
     {"limit": "100 USD per month", "name": "month"},
@@ -89,18 +92,33 @@ def test_a_checkpoint_saves_reading(tmp_path: Path) -> None:
     assert spent(counted(path, found), found, now)["ever"] == 130_000_000_000
 
 
-def started(folder: Path, soft: str = "1 USD") -> tuple[Guard, list[Any]]:
-    """The budgets of a proxy, once the ledger is counted, and what they have told."""
+CHAT = "/v1/chat/completions"
+
+
+def made(folder: Path, soft: str = "1 USD") -> Guard:
+    """The budgets of a proxy."""
     budgets = {"limits": [{"limit": "1 USD", "name": "ever", "soft": soft}]}
     setup = SimpleNamespace(
         config=SimpleNamespace(sections={"budgets": budgets}, timezone=UTC), budget="",
         ledger=Ledger(folder / "ledger.jsonl", writer="w"),
     )  # fmt: skip
-    guard, sent = guard_for(setup), []  # type: ignore[arg-type]
-    assert guard is not None and guard._keeper is not None
-    guard._notices._send = sent.append
+    guard = guard_for(setup)  # type: ignore[arg-type]
+    assert guard is not None
+    return guard
+
+
+def opened(guard: Guard) -> None:
+    """Returns when the ledger is counted."""
+    assert guard._keeper is not None
     guard._keeper._reader.join()
     guard._opened()
+
+
+def started(folder: Path, soft: str = "1 USD") -> tuple[Guard, list[Any]]:
+    """The budgets of a proxy, once the ledger is counted, and what they have told."""
+    guard, sent = made(folder, soft), []
+    guard._notices._send = sent.append
+    opened(guard)
     return guard, sent
 
 
@@ -129,6 +147,22 @@ def test_what_was_told_is_not_told_again(tmp_path: Path, soft: str, again: int) 
     second.settle([line(time.time(), "0.2")])
     assert len(sent) == again
     second.close()
+
+
+async def test_an_answer_says_nothing_of_budgets_that_are_not_counted_yet(tmp_path: Path) -> None:
+    """Edited budgets take over a call, and its answer comes before the ledger is counted for them: no bucket is made
+    for it that would stand in the way of what the ledger has."""
+    old, _ = started(tmp_path)
+    call = Call("a", "api.openai.com", "POST", CHAT, time.time(), {}, lambda: b"{}", lambda name: None)
+    claim = Profiles.load().match(call.host, 443, "POST", CHAT)
+    assert claim is not None
+    assert await old.gate.decide(call, claim, "", PriceBook.load(), header=lambda name: None) is None
+    new = made(tmp_path)
+    old.give_way(new)
+    assert new.remaining("a") == {} and new.gate.store.places() == []
+    opened(new)
+    assert old.remaining("a") == {} and list(new.remaining("a")) == ["x-llmtab-budget-remaining-ever"]
+    new.close()
 
 
 def test_other_limits_are_counted_anew(tmp_path: Path) -> None:

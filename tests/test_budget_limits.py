@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 
 from llmtab.budgets.amounts import SCALES, USD, amount, show
-from llmtab.budgets.charges import charges, facts_of
+from llmtab.budgets.charges import Need, charges, facts_of
 from llmtab.budgets.limits import Limit, Limits, limit
+from llmtab.budgets.needs import needs_of
 from llmtab.budgets.policy import policy
+from llmtab.budgets.worst import Worst
+from llmtab.estimates.asking import Asked
 
 PICO = SCALES[USD]
 LINE: dict[str, Any] = {
@@ -48,7 +51,7 @@ def taken(spec: dict[str, Any] | str, line: dict[str, Any] | None = None, *more:
     one = limit({"limit": spec} if isinstance(spec, str) else spec)
     lines = [line or LINE, *more]
     found = charges(Limits([one]), lines, 1_800_000_000.0)
-    return found[0].amount if found else None
+    return found.amounts[0] if found else None
 
 
 @pytest.mark.parametrize(
@@ -190,11 +193,51 @@ def test_names_are_told_apart() -> None:
     assert [one.name for one in found.limits.all] == ["1-USD-per-day", "1-USD-per-day-2"]
 
 
+ASSORTED = {
+    "limits": [
+        {"limit": "1 USD per day"}, {"limit": "2 USD per month", "unpriced": "charge 0.05 USD"},
+        {"limit": "3 USD", "billing": "all"}, {"limit": "4 USD", "reserve": "usual"}, {"limit": "1k requests per hour"},
+        {"limit": "1M tokens"}, {"limit": "2M input tokens", "per": ["consumer"]}, {"limit": "3M output tokens"},
+        {"limit": "3M output tokens per day", "reserve": "usual"}, {"limit": "9 units", "weight": "images"},
+        {"limit": "9 USD per week"}, {"limit": "8 units", "weight": "output_tokens"}, {"limit": "1 USD per year"},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("usd", [None, 3 * PICO])
+@pytest.mark.parametrize("unbilled", [False, True])
+def test_a_limit_takes_beside_others_what_it_takes_alone(usd: int | None, unbilled: bool) -> None:
+    """What is reckoned once for all limits of a kind is what each of them takes by itself, before a call and after."""
+    found = policy(ASSORTED, run="5 USD", now=1_800_000_000.0).limits
+    case = Worst(1000, 500, usd, "", True, Asked(2000))
+    usual = case._replace(output=100, usd=usd and usd // 2)
+    line = {**LINE, "cost_usd": usd and Decimal("0.123456789012"), "billing": "subscription" if unbilled else "metered"}
+    weights = {one.name: place for place, one in enumerate(found.all)}
+
+    def before(limits: Limits) -> list[Need]:
+        return [*needs_of(limits.touched(facts_of(LINE)), case, usual, weights, unbilled=unbilled)]
+
+    def after(limits: Limits) -> list[Need]:
+        return [*charges(limits, [line], 1_800_000_001.0)]
+
+    for taken_by in (before, after):
+        assert taken_by(found) == [need for one in found.all for need in taken_by(Limits([one]))]
+    assert len({need.amount for need in before(found)}) > 4 and len(before(found)) == len(found.all)
+
+
+def test_callers_alike_touch_the_same() -> None:
+    """Facts that no limit looks at make no difference, so that what a call touches is found again; a tier does."""
+    limits = policy(TIERS).limits
+    gold = limits.touched({"tier": "gold", "consumer": "ann", "address": "10.0.0.1"})
+    assert limits.touched({"consumer": "ann", "tier": "gold", "address": "10.0.0.2"}) is gold
+    assert limits.touched({"consumer": "ann", "tier": "*"}).names != gold.names
+
+
 def test_the_budget_of_a_run_begins_with_it() -> None:
     """What was spent before the process began is none of its budget's business."""
     found = policy(None, run="5 USD", now=1_800_000_000.0)
     [one] = found.limits.all
     assert isinstance(one, Limit) and one.name == "run"
-    assert charges(found.limits, [LINE], 1_799_999_999.0) == []
-    assert charges(found.limits, [LINE], 1_800_000_001.0)[0].amount == PICO // 4
-    assert charges(found.limits, [LINE], 1_800_000_001.0, own=False) == []
+    assert not charges(found.limits, [LINE], 1_799_999_999.0)
+    assert [*charges(found.limits, [LINE], 1_800_000_001.0)] == [(one, "", PICO // 4)]
+    assert not charges(found.limits, [LINE], 1_800_000_001.0, own=False)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from llmtab.budgets.charges import Need
+from budget_helpers import need
+from llmtab.budgets.charges import Needs
 from llmtab.budgets.limits import limit
 from llmtab.budgets.store import Embedded, Store, Verdict
 from redis_server import needs_redis, redis_server
@@ -23,8 +24,8 @@ AT = 1_800_014_400.0
 class Counting(Embedded):
     """What most tools do: look at what is spent, count afterwards, reserve nothing."""
 
-    async def reserve(self, ident: str, needs: Sequence[Need], at: float) -> Verdict:
-        free = [need._replace(amount=0) for need in needs]
+    async def reserve(self, ident: str, needs: Needs, at: float) -> Verdict:
+        free = Needs(needs.touched, [0])
         return self.reserve_now(ident, free, at)
 
 
@@ -36,12 +37,12 @@ async def race(stores: Sequence[Store], clock: Callable[[], float] = lambda: AT)
     async def client(store: Store) -> None:
         while not ended.is_set():
             ident, actual = f"call-{next(number)}", int(WORST * chance.uniform(0.3, 1.0))
-            verdict = await store.reserve(ident, [Need(TEN, "", WORST)], clock())
+            verdict = await store.reserve(ident, need(WORST, TEN), clock())
             if verdict.denied is None:
                 for _ in range(chance.randrange(20, 60)):  # the stream runs; all others go on meanwhile
                     await asyncio.sleep(0)
                 spent[0] += actual
-                store.settle(ident, [Need(TEN, "", actual)], verdict.at, -1)
+                store.settle(ident, need(actual, TEN), verdict.at, -1)
             elif verdict.denied.why == "busy":
                 await asyncio.sleep(0.001)
             else:

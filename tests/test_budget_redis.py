@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from llmtab.budgets.charges import Need
+from budget_helpers import need
 from llmtab.budgets.limits import Limit, Limits, limit
 from llmtab.budgets.policy import policy
 from llmtab.budgets.redis_store import RedisStore, shared
@@ -47,14 +47,11 @@ async def sent(store: RedisStore) -> None:
         await asyncio.sleep(0.005)
 
 
-def need(amount: int, of: Limit, key: str = "") -> list[Need]:
-    return [Need(of, key, amount)]
-
-
 DAILY = limit({"limit": "100 tokens per day"})
 BURSTS = limit({"limit": "100 tokens per hour", "burst": "20 tokens", "name": "bursts"})
 SLIDES = limit({"limit": "100 tokens per hour", "window": "sliding", "name": "slides"})
 EVER = limit({"limit": "100 tokens", "per": ["consumer"], "name": "ever"})
+LARGE = limit({"limit": "1000 tokens", "name": "large"})
 
 
 @pytest.mark.parametrize("one", [DAILY, BURSTS, SLIDES, EVER], ids=lambda one: one.name)
@@ -109,9 +106,9 @@ async def test_the_budget_of_one_run_is_nobody_elses(server: str) -> None:
 async def test_all_limits_or_none(server: str) -> None:
     """One script looks at every limit of a call; where one refuses nothing is reserved."""
     async with store_at(server, "all") as store:
-        verdict = await store.reserve("a", [*need(50, EVER, "ann"), *need(101, DAILY)], time.time())
+        verdict = await store.reserve("a", need(101, LARGE, DAILY), time.time())
         assert verdict.denied and verdict.denied.need.limit is DAILY
-        assert (await store.look(EVER, "ann", time.time())).reserved == 0
+        assert (await store.look(LARGE, "", time.time())).reserved == 0
 
 
 async def test_a_line_is_settled_once(server: str) -> None:
@@ -193,7 +190,7 @@ async def test_onlookers_see_every_caller(server: str) -> None:
     """`llmtab budget` reads the shared buckets without changing them."""
     async with store_at(server, "look") as store:
         for key in ("ann", "b:*b"):
-            store.settle(key, need(5, EVER, key), time.time(), -1)
+            store.settle(key, need(5, EVER, key=key), time.time(), -1)
         await sent(store)
     rows = await shared({"redis": server, "prefix": "look"}, Limits([EVER, DAILY]), time.time())
     assert [(one.name, key, state.spent) for one, key, state in rows] == [
@@ -205,7 +202,7 @@ async def test_a_decision_is_one_round_trip(server: str) -> None:
     """However many limits a call touches, the server is asked once."""
     many = [limit({"limit": "100 tokens per day", "name": f"l{n}"}) for n in range(50)]
     async with store_at(server, "trip") as store:
-        await store.reserve("warm", [Need(one, "", 1) for one in many], time.time())
+        await store.reserve("warm", need(1, *many), time.time())
         before = (await store._client.info("commandstats"))["cmdstat_evalsha"]["calls"]
-        await store.reserve("a", [Need(one, "", 1) for one in many], time.time())
+        await store.reserve("a", need(1, *many), time.time())
         assert (await store._client.info("commandstats"))["cmdstat_evalsha"]["calls"] == before + 1

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from budget_helpers import need
 from llmtab.budgets.bars import bars, forecast
+from llmtab.budgets.buckets import State
 from llmtab.budgets.limits import limit
 from llmtab.budgets.onlooker import Onlooker
 from llmtab.budgets.policy import policy
 from llmtab.budgets.simulate import Simulation
-from llmtab.budgets.store import Embedded, State
+from llmtab.budgets.store import Embedded
 from llmtab.cli import main
 from llmtab.ledger.writer import Ledger
 from test_budget_keeper import line
@@ -131,6 +133,6 @@ def test_bars_show_the_fullest_first() -> None:
     """Rows of (label, spent, limit) for a table."""
     found = policy({"limits": [{"limit": "10 tokens", "name": "a"}, {"limit": "10 tokens", "name": "b", "per": ["x"]}]})
     store = Embedded()
-    store.charge(found.limits.all[1], "ann", 5, NOON)
+    store.charge(need(5, found.limits.all[1], key="ann"), NOON)
     rows = bars(found.limits, store, NOON)
     assert [(row.label, row.spent, row.limit) for row in rows] == [("b ann", 5, 10), ("a", 0, 10)]

@@ -5,7 +5,7 @@ Knows the units and how people write amounts (`100 USD`, `2M tokens`, `50 reques
 
 import re
 from dataclasses import dataclass
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
 from typing import Final
 
 from llmtab.record import plain
@@ -63,7 +63,7 @@ def scaled(number: Decimal | int, unit: str) -> int:
     """A figure of a line in whole numbers; exact for what a line can hold (12 places of money)."""
     if isinstance(number, int):
         return number * SCALES[unit]
-    return int((number * SCALES[unit]).to_integral_value(ROUND_HALF_EVEN))
+    return round(number * SCALES[unit])
 
 
 def number(value: int, unit: str) -> Decimal:

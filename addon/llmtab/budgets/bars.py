@@ -9,9 +9,10 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from llmtab.budgets.amounts import number, show
+from llmtab.budgets.buckets import State
 from llmtab.budgets.limits import NOBODY, Limit, Limits
 from llmtab.budgets.refusal import moment
-from llmtab.budgets.store import State, Store
+from llmtab.budgets.store import Store
 from llmtab.budgets.windows import EVER
 
 MOST: Final = 200

@@ -5,12 +5,13 @@ all count by it, so none of them can disagree with the ledger.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from llmtab.budgets.amounts import REQUESTS, TOKENS, USD, scaled
-from llmtab.budgets.limits import METERED, Limit, Limits
+from llmtab.budgets.limits import METERED, Limit, Limits, Touched
 
 type Line = Mapping[str, Any]
 
@@ -21,6 +22,27 @@ class Need(NamedTuple):
     limit: Limit
     key: str
     amount: int
+
+
+@dataclass(slots=True, eq=False)
+class Needs:
+    """What a call takes, or may take, from all limits it touches. `amounts`: one for each of their kinds, so that a
+    hundred limits on money are reckoned once."""
+
+    touched: Touched
+    amounts: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.touched.pairs)
+
+    def __iter__(self) -> Iterator[Need]:
+        """One by one, in the order of the limits."""
+        amounts = self.amounts
+        for (limit, key), place in zip(self.touched.pairs, self.touched.places, strict=True):
+            yield Need(limit, key, amounts[place])
+
+
+NOTHING: Final = Needs(Touched(()), ())
 
 
 def facts_of(line: Line) -> dict[str, str]:
@@ -59,23 +81,21 @@ def calls[L: Mapping[str, Any]](lines: Iterable[L]) -> Iterator[list[L]]:
         yield call
 
 
-def charges(limits: Limits, lines: Sequence[Line], at: float, *, own: bool = True) -> list[Need]:
+def charges(limits: Limits, lines: Sequence[Line], at: float, *, own: bool = True) -> Needs:
     """What the lines of one call (its main line, then its sub-lines) take from every limit it touches.
 
     `at`: the moment it counts in. `own`: whether this process made the call.
     """
-    touched = limits.touched(facts_of(lines[0])).pairs
-    if lines[0].get("outcome") == "refused" or not touched:
-        return []
-    return [
-        Need(limit, key, sum([charge(limit, line) for line in lines]))
-        for limit, key in touched
-        if at >= limit.since and (own or not limit.own)
-    ]
+    if lines[0].get("outcome") == "refused":
+        return NOTHING
+    touched = limits.touched(facts_of(lines[0]))
+    if touched.since is not None and not (own and at >= touched.since):
+        touched = touched.others
+    return Needs(touched, [sum([charge(kind, line) for line in lines]) for kind in touched.kinds])
 
 
 def charge(limit: Limit, line: Line) -> int:
-    """What one line takes from a limit."""
+    """What one line takes from a limit, and from every other of its kind."""
     if limit.unit == USD:
         return _money(limit, line)
     if limit.unit == REQUESTS:

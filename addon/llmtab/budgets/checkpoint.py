@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from llmtab.budgets.buckets import Bucket
 from llmtab.budgets.limits import Limit, Limits
 from llmtab.budgets.rebuild import Place
-from llmtab.budgets.store import Bucket, Embedded
+from llmtab.budgets.store import Embedded
 
 log = logging.getLogger("llmtab")
 
@@ -83,7 +84,8 @@ def load(path: Path, limits: Limits, store: Embedded, now: float | None = None) 
 def _bucket(limit: Limit, key: str, start: float, held: tuple[int, int, int, Any]) -> Bucket:
     begin, end = limit.window.at(start)
     bucket = Bucket(limit, key, begin, end)
-    bucket.spent, bucket.reserved, bucket.carried, bins = held
+    spent, reserved, carried, bins = held
+    bucket.hold(spent, reserved, carried)
     if bucket.bins is not None:
         bucket.bins = {float(at): amount for at, amount in bins or ()}
         bucket.slide(start)

@@ -12,13 +12,14 @@ from time import time
 from typing import Any, Final, NamedTuple, cast
 
 from llmtab.budgets.amounts import REQUESTS, WEIGHT, number
-from llmtab.budgets.charges import Need, charges, counted_at
+from llmtab.budgets.buckets import State
+from llmtab.budgets.charges import Need, Needs, charges, counted_at
 from llmtab.budgets.limits import WORDS, Limit
 from llmtab.budgets.needs import needs_of, outgrown, refusing
 from llmtab.budgets.notices import Notices
 from llmtab.budgets.policy import Header, Policy
 from llmtab.budgets.refusal import Refusal, moment, refusal
-from llmtab.budgets.store import Denied, State, Store, Verdict
+from llmtab.budgets.store import Denied, Store, Verdict
 from llmtab.budgets.windows import EVER, Window
 from llmtab.budgets.worst import Worst, look, usual, worst
 from llmtab.estimates.habits import Habits, kinds
@@ -48,7 +49,7 @@ type Gone = Callable[[], bool]
 class Admission:
     """A call that was let through."""
 
-    needs: list[Need]
+    needs: Needs
     worst: Worst
     usual: Worst | None
     """What was reserved on limits that reserve what is usual; None: there were none."""
@@ -115,7 +116,7 @@ class Gate:
         likely = usual(call, claim, case, model, habit, prices, call.began) if touched.usual else None
         unbilled = (facts["provider"], facts.get("key")) in self._unbilled
         needs = needs_of(touched, case, likely, self._weights, unbilled=unbilled)
-        if case.usd is None and (against := refusing(touched.limits, unbilled=unbilled)) is not None:
+        if case.usd is None and (against := refusing(touched.kinds, unbilled=unbilled)) is not None:
             return self._refuse(call, claim, _denied(against.name, "unpriced", against), touched.names)
         began = call.began
         verdict = await self.store.reserve(call.id, needs, began)
@@ -138,7 +139,7 @@ class Gate:
         }  # fmt: skip
         return {name: value for name, value in facts.items() if value} | call.labels
 
-    async def _patiently(self, call: Call, needs: Sequence[Need], verdict: Verdict, gone: Gone) -> Verdict:
+    async def _patiently(self, call: Call, needs: Needs, verdict: Verdict, gone: Gone) -> Verdict:
         """Ask again while the limit that refuses wants calls held back; other calls go on meanwhile."""
         since = time()
         while (denied := verdict.denied) is not None and self._waiting < WAITING:
@@ -191,11 +192,11 @@ class Gate:
         at = counted_at(line)
         spent = charges(self.policy.limits, lines, at)
         self.store.settle(line["id"], spent, at, seq)
-        for limit, key, amount in spent:
-            if limit.unit == WEIGHT and amount:
-                self._weights[limit.name] = amount
-            if limit.soft is not None:
-                self._soft(line, limit, key, at)
+        for kind, amount in zip(spent.touched.kinds, spent.amounts, strict=True):
+            if kind.unit == WEIGHT and amount:
+                self._weights[kind.name] = amount
+        for limit, key in spent.touched.soft:
+            self._soft(line, limit, key, at)
         if admission is not None:
             self._habits.learn(line, admission.names, admission.worst.request)
         else:
@@ -255,7 +256,7 @@ class Gate:
         if case.bounded and likely is None:
             return
         more, admission.worst, admission.usual = outgrown(admission.needs, case, likely, exchange.progress().bytes)
-        if more:
+        if more is not None:
             self.store.extend(ident, more, admission.at)
 
     def remaining(self, ident: str) -> dict[str, str]:

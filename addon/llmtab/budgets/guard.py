@@ -152,6 +152,11 @@ class Guard:
             self._notices.remember(self._keeper.place.told, self.gate.policy.limits.all)
             self.gate.adopt()
 
+    def remaining(self, ident: str) -> dict[str, str]:
+        """Headers for the answer to a call, see `Gate.remaining`; none while the ledger is counted: nothing else may
+        make a bucket meanwhile."""
+        return self.gate.remaining(ident) if self._keeper is None or self._keeper.open else {}
+
     def bars(self) -> Sequence[Bar]:
         """Of every limit and every caller, fullest first."""
         now = time()

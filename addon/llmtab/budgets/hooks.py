@@ -51,7 +51,7 @@ def _on_requests(meter: Any, guard: Guard, state: str, make: Make) -> None:
         heads(meter, flow)
         exchange = vars(flow).get(state)
         if exchange is not None and flow.response is not None and not exchange.call.refused:
-            for name, value in guard.gate.remaining(exchange.call.id).items():
+            for name, value in guard.remaining(exchange.call.id).items():
                 flow.response.headers[name] = value
 
     vars(meter)["request"] = request

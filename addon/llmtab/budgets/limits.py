@@ -5,10 +5,10 @@ Knows the facts of a call that limits are chosen by. Must not know what a call c
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from fnmatch import translate
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from llmtab.budgets.amounts import INPUT, OUTPUT, TOKENS, USD, WEIGHT, Amount, amount
 from llmtab.budgets.weights import COUNTER, is_reference
@@ -18,7 +18,7 @@ METERED: Final = frozenset({"metered", "subscription_overage"})
 WORDS: Final = ("provider", "model", "host", "key", "address", "operation", "tier")
 """Facts that are no labels; any other key of `match` or `per` is one."""
 REMEMBERED: Final = 4096
-"""Combinations of facts whose limits are remembered: a caller's next call is much like its last one."""
+"""Combinations of facts whose limits, and buckets, are remembered: a caller's next call is much like its last one."""
 NOBODY: Final = "-"
 """The bucket of calls that do not say what `per` asks for."""
 
@@ -60,21 +60,49 @@ class Limit:
     digest: str = ""
     """What decides how lines are counted: where it has changed, they are counted anew."""
 
+    kind: str = field(init=False)
+    """Limits of one kind take the same from every call."""
+
+    def __post_init__(self) -> None:
+        weighed = self.name if self.unit == WEIGHT else ""
+        kind = self.unit, self.counts, self.usual, self.all_billing, self.unpriced, weighed
+        object.__setattr__(self, "kind", repr(kind))
+
     def key(self, facts: Facts) -> str:
         """The bucket of a call: the values of `per`."""
         return "|".join([facts.get(name) or NOBODY for name in self.per])
 
 
-class Touched(NamedTuple):
-    """The limits that a call counts against, each with its bucket's key; their names, and the units they count in."""
+class Touched:
+    """The limits that a call counts against, each with its bucket's key. Told apart by identity, not by what is in it:
+    stores remember the buckets by it.
 
-    pairs: tuple[tuple[Limit, str], ...]
-    limits: tuple[Limit, ...]
-    keys: tuple[str, ...]
-    names: tuple[str, ...]
-    units: tuple[str, ...]
-    usual: bool
-    """Whether one of them reserves what is usual."""
+    `kinds`: of the limits of one kind the first; `places`: for each pair the place of its limit's kind in `kinds`.
+    `soft`: the pairs with a soft limit. `usual`: whether one of them reserves what is usual. `others`: the same without
+    the limits of this process alone; `since`: the moment from which those count, None where there are none.
+    """
+
+    __slots__ = ("kinds", "names", "others", "pairs", "places", "since", "soft", "usual")
+
+    def __init__(self, pairs: Iterable[tuple[Limit, str]]) -> None:
+        self.pairs: Final = tuple(pairs)
+        self.names: Final = tuple([limit.name for limit, _ in self.pairs])
+        found: dict[str, int] = {}
+        kinds: list[Limit] = []
+        places: list[int] = []
+        for limit, _ in self.pairs:
+            place = found.setdefault(limit.kind, len(kinds))
+            if place == len(kinds):
+                kinds.append(limit)
+            places.append(place)
+        self.kinds: Final = tuple(kinds)
+        self.places: Final = tuple(places)
+        self.soft: Final = tuple([pair for pair in self.pairs if pair[0].soft is not None])
+        self.usual: Final = any(limit.usual for limit in kinds)
+        self.since: Final = max([limit.since for limit, _ in self.pairs if limit.own], default=None)
+        self.others: Final[Touched] = (
+            self if self.since is None else Touched(pair for pair in self.pairs if not pair[0].own)
+        )
 
 
 class Limits:
@@ -84,24 +112,20 @@ class Limits:
         self.all: Final = tuple(limits)
         self.names: Final = frozenset(name for limit in self.all for name in (*limit.per, *limit.by))
         """Facts that tell which limits a call touches."""
-        self._found: dict[tuple[str, ...], Touched] = {}
+        self._asked: Final = tuple(self.names)
+        self._found: dict[tuple[str | None, ...], Touched] = {}
 
     def __bool__(self) -> bool:
         return bool(self.all)
 
-    def touched(self, facts: dict[str, str]) -> Touched:
+    def touched(self, facts: Facts) -> Touched:
         """The limits of a call with these facts."""
-        key = (*facts, *facts.values())
+        key = tuple(map(facts.get, self._asked))
         found = self._found.get(key)
         if found is None:
             if len(self._found) >= REMEMBERED:
                 self._found.clear()
-            pairs = tuple((limit, limit.key(facts)) for limit in self.all if limit.fits(facts))
-            limits = tuple(limit for limit, _ in pairs)
-            keys = tuple(key for _, key in pairs)
-            names, units = tuple(one.name for one in limits), tuple(one.unit for one in limits)
-            usual = any(one.usual for one in limits)
-            found = self._found[key] = Touched(pairs, limits, keys, names, units, usual)
+            found = self._found[key] = Touched((limit, limit.key(facts)) for limit in self.all if limit.fits(facts))
         return found
 
 
@@ -128,7 +152,9 @@ def limit(
         counts=_counter(spec, size.unit),
         all_billing=spec.get("billing") == "all",
         usual=spec.get("reserve") == "usual",
-        by=frozenset(name for where in (spec.get("match") or {}, *(spec.get("exempt") or ())) for name in where),
+        by=frozenset(
+            name for where in (spec.get("match") or {}, also or {}, *(spec.get("exempt") or ())) for name in where
+        ),
         digest=repr(sorted((key, value) for key, value in spec.items() if key in _COUNTED)) + repr(also) + str(zone),
     )  # fmt: skip
 

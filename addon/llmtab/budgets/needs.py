@@ -3,39 +3,29 @@
 Knows cases and units. Must not know stores, or how the decision is made.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from typing import Final
+from collections.abc import Iterable, Mapping
 
 from llmtab.budgets.amounts import INPUT, OUTPUT, REQUESTS, TOKENS, USD, WEIGHT
-from llmtab.budgets.charges import Need
+from llmtab.budgets.charges import Needs
 from llmtab.budgets.limits import Limit, Touched
 from llmtab.budgets.worst import Worst, beyond, towards
-
-_made: Final[Callable[[tuple[Limit, str, int]], Need]] = partial(tuple.__new__, Need)
-"""`Need._make` without its Python frame: half the time, where a call touches a hundred limits."""
 
 
 def needs_of(
     touched: Touched, case: Worst, likely: Worst | None, weights: Mapping[str, int], *, unbilled: bool
-) -> list[Need]:
+) -> Needs:
     """What a call takes from each limit. `likely`: the usual case, where a limit asks for it; `weights`: by limit what
     the last call had; `unbilled`: no money is billed by the call."""
-    amounts = _amounts(case)
-    needs = [*map(_made, zip(touched.limits, touched.keys, map(amounts.__getitem__, touched.units), strict=True))]
-    if likely is not None:
-        less = _amounts(likely)
-        needs = [need._replace(amount=less[need.limit.unit]) if need.limit.usual else need for need in needs]
-    if case.usd is None or WEIGHT in touched.units:
-        needs = [need._replace(amount=_unforeseen(need, weights)) for need in needs]
-    if unbilled:
-        needs = [need._replace(amount=0) if _only_metered(need.limit) else need for need in needs]
-    return needs
+    amounts = [
+        0 if unbilled and _only_metered(kind) else _amount(kind, likely if kind.usual and likely else case, weights)
+        for kind in touched.kinds
+    ]
+    return Needs(touched, amounts)
 
 
 def outgrown(
-    needs: Sequence[Need], case: Worst, likely: Worst | None, received: int
-) -> tuple[list[Need], Worst, Worst | None]:
+    needs: Needs, case: Worst, likely: Worst | None, received: int
+) -> tuple[Needs | None, Worst, Worst | None]:
     """(what to reserve besides, the cases as they are now) of a stream that has brought `received` bytes."""
     tokens, usd = (0, 0) if case.bounded else beyond(case, received)
     case = _grown(case, tokens, usd)
@@ -43,10 +33,13 @@ def outgrown(
     if likely is not None:
         likely = _grown(likely, fewer, less)
     if not tokens and not fewer:
-        return [], case, likely
+        return None, case, likely
     more, part = {USD: usd, TOKENS: tokens, OUTPUT: tokens}, {USD: less, TOKENS: fewer, OUTPUT: fewer}
-    by = [(need, part if likely is not None and need.limit.usual else more) for need in needs]
-    return [need._replace(amount=of.get(need.limit.unit, 0)) for need, of in by if need.amount], case, likely
+    amounts = [
+        (part if likely is not None and kind.usual else more).get(kind.unit, 0) if held else 0
+        for kind, held in zip(needs.touched.kinds, needs.amounts, strict=True)
+    ]
+    return Needs(needs.touched, amounts) if any(amounts) else None, case, likely
 
 
 def refusing(limits: Iterable[Limit], *, unbilled: bool) -> Limit | None:
@@ -55,19 +48,16 @@ def refusing(limits: Iterable[Limit], *, unbilled: bool) -> Limit | None:
     return next((limit for limit in refuse if not (unbilled and _only_metered(limit))), None)
 
 
-def _amounts(case: Worst) -> dict[str, int]:
-    return {
-        USD: case.usd or 0, REQUESTS: 1, TOKENS: case.input + case.output, INPUT: case.input, OUTPUT: case.output,
-        WEIGHT: 0,
-    }  # fmt: skip
-
-
-def _unforeseen(need: Need, weights: Mapping[str, int]) -> int:
+def _amount(limit: Limit, case: Worst, weights: Mapping[str, int]) -> int:
     """Of a call without a price what the limit says; of a weight what the last call had: nobody knows before."""
-    limit = need.limit
-    if limit.unit == USD and not need.amount:
-        return limit.unpriced if isinstance(limit.unpriced, int) else 0
-    return weights.get(limit.name, 0) if limit.unit == WEIGHT else need.amount
+    unit = limit.unit
+    if unit == USD:
+        if case.usd is None:
+            return limit.unpriced if isinstance(limit.unpriced, int) else 0
+        return case.usd
+    if unit == WEIGHT:
+        return weights.get(limit.name, 0)
+    return {REQUESTS: 1, TOKENS: case.input + case.output, INPUT: case.input, OUTPUT: case.output}[unit]
 
 
 def _grown(case: Worst, tokens: int, usd: int) -> Worst:

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from llmtab.budgets.amounts import number, show
+from llmtab.budgets.buckets import State
 from llmtab.budgets.limits import Limit
 from llmtab.budgets.refusal import moment
-from llmtab.budgets.store import Denied, State, Store
+from llmtab.budgets.store import Denied, Store
 from llmtab.budgets.windows import EVER
 from llmtab.cells import safe
 

@@ -10,11 +10,12 @@ from time import time
 from typing import Final
 
 from llmtab.budgets.bars import Bar, bars_of, rows_of
+from llmtab.budgets.buckets import State
 from llmtab.budgets.checkpoint import checkpoint_path, load
 from llmtab.budgets.limits import Limit
 from llmtab.budgets.policy import Policy
 from llmtab.budgets.rebuild import Counter, Place, horizon, unread
-from llmtab.budgets.store import Embedded, State
+from llmtab.budgets.store import Embedded
 
 SHARED: Final = 10.0
 """Seconds between two looks at a shared store."""

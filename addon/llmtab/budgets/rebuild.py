@@ -83,8 +83,7 @@ class Counter:
             needs = charges(self.limits, whole, at, own=line.get("writer") == self.own)
         except MALFORMED:
             return  # not one of our lines
-        for limit, key, amount in needs:
-            self.store.charge(limit, key, amount, at)
+        self.store.charge(needs, at)
 
 
 def _who(main: Line) -> Line:

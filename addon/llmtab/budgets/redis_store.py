@@ -15,9 +15,10 @@ from pathlib import Path
 from time import time
 from typing import Any, Final
 
-from llmtab.budgets.charges import Need, calls, charges, counted_at
-from llmtab.budgets.limits import Limit, Limits, seconds
-from llmtab.budgets.store import LEASE, Denied, Embedded, State, Verdict, worst_of
+from llmtab.budgets.buckets import State
+from llmtab.budgets.charges import Need, Needs, calls, charges, counted_at
+from llmtab.budgets.limits import REMEMBERED, Limit, Limits, Touched, seconds
+from llmtab.budgets.store import LEASE, Denied, Embedded, Verdict, worst_of
 from llmtab.budgets.windows import EVER
 from llmtab.ledger.reader import recent
 
@@ -60,7 +61,7 @@ class RedisStore:
         self._share: Final = float(str(spec.get("allowance") or "5%").rstrip("% ")) / 100
         self._alone: Embedded | None = None
         """What this proxy spends on its own; None while the server answers."""
-        self._alone_limits: dict[str, Limit] = {}
+        self._shares: dict[Touched, Touched] = {}
         self._retry_at = 0.0
         self._seen: dict[tuple[str, str], State] = {}
         self._jobs: deque[Job] = deque()
@@ -71,13 +72,13 @@ class RedisStore:
 
     # -- before a call -------------------------------------------------------------------------------------------------
 
-    async def reserve(self, ident: str, needs: Sequence[Need], at: float) -> Verdict:
+    async def reserve(self, ident: str, needs: Needs, at: float) -> Verdict:
         if time() < self._retry_at:
             return self._by_itself(ident, needs, at)
-        now = at
+        now, wanted = at, [*needs]
         try:
             for _ in range(3):
-                text = json.dumps([self._need(need, now) for need in needs])
+                text = json.dumps([self._need(need, now) for need in wanted])
                 answer = await self._run["reserve"](args=[self._prefix, ident, LEASE, text])
                 word, told, states = answer[0].decode(), float(answer[1]), answer[2]
                 if word != "clock":
@@ -87,42 +88,45 @@ class RedisStore:
             self._lost(error)
             return self._by_itself(ident, needs, at)
         self._found()
-        found = [_state(raw, need) for need, raw in zip(needs, states, strict=True)]
-        for need, state in zip(needs, found, strict=True):
+        found = [_state(raw, need) for need, raw in zip(wanted, states, strict=True)]
+        for need, state in zip(wanted, found, strict=True):
             held = need.amount if word == "yes" else 0
             self._remember(need, state._replace(reserved=state.reserved + held))
-        return Verdict(told, None if word == "yes" else worst_of(needs, found))
+        return Verdict(told, None if word == "yes" else worst_of(wanted, found))
 
-    def _by_itself(self, ident: str, needs: Sequence[Need], at: float) -> Verdict:
+    def _by_itself(self, ident: str, needs: Needs, at: float) -> Verdict:
         """The server is away: this proxy may spend a share of each limit, or nothing."""
         if not self._open:
-            return Verdict(at, Denied(needs[0], State(0, 0, 0, 0.0, EVER), "store"))
+            return Verdict(at, Denied(next(iter(needs)), State(0, 0, 0, 0.0, EVER), "store"))
         if self._alone is None:
             self._alone = Embedded()
-        mine = [need._replace(limit=self._small(need.limit)) for need in needs]
-        verdict = self._alone.reserve_now(ident, mine, at)
-        denied = verdict.denied
+        denied = self._alone.reserve_now(ident, self._small(needs), at).denied
         return Verdict(at, None if denied is None else denied._replace(why="store"))
 
-    def _small(self, limit: Limit) -> Limit:
-        found = self._alone_limits.get(limit.name)
+    def _small(self, needs: Needs) -> Needs:
+        """The same of as much of each limit as this proxy may spend on its own."""
+        found = self._shares.get(needs.touched)
         if found is None:
-            found = replace(limit, amount=int(limit.amount * self._share), burst=0)
-            self._alone_limits[limit.name] = found
-        return found
+            if len(self._shares) >= REMEMBERED:
+                self._shares.clear()
+            pairs = [
+                (replace(one, amount=int(one.amount * self._share), burst=0), key) for one, key in needs.touched.pairs
+            ]
+            found = self._shares[needs.touched] = Touched(pairs)
+        return Needs(found, needs.amounts)
 
     # -- after it ------------------------------------------------------------------------------------------------------
 
-    def settle(self, ident: str, spent: Sequence[Need], at: float, seq: int = -1) -> None:
+    def settle(self, ident: str, spent: Needs, at: float, seq: int = -1) -> None:
         if self._alone is not None:
-            self._alone.settle(ident, [need._replace(limit=self._small(need.limit)) for need in spent], at)
+            self._alone.settle(ident, self._small(spent), at)
         for need in spent:
             known = self.state(need.limit, need.key, at)
             self._remember(need, known._replace(spent=known.spent + need.amount))
         text = json.dumps([self._charge(need, at) for need in spent])
-        self._send("settle", [ident, self._writer, str(seq), text], list(spent), at)
+        self._send("settle", [ident, self._writer, str(seq), text], [*spent], at)
 
-    def extend(self, ident: str, needs: Sequence[Need], at: float) -> None:
+    def extend(self, ident: str, needs: Needs, at: float) -> None:
         text = json.dumps([self._charge(need, at) for need in needs if need.amount])
         self._send("extend", [ident, str(LEASE), text], [], at)
 

@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 from typing import Any, Final, NamedTuple
 
 from llmtab.budgets.amounts import USD, scaled
-from llmtab.budgets.charges import Need, calls, charges, counted_at
+from llmtab.budgets.charges import Needs, calls, charges, counted_at
 from llmtab.budgets.limits import Limit, Limits
 from llmtab.budgets.store import Denied, Embedded
 
@@ -27,8 +27,8 @@ class Past(NamedTuple):
     at: float
     end: float
     number: int
-    needs: list[Need]
-    spent: list[Need]
+    needs: Needs
+    spent: Needs
     usd: Decimal
 
 
@@ -89,8 +89,8 @@ class Simulation:
 
     def _begin(self, past: Past, running: list[tuple[float, int, Past]]) -> None:
         ident = str(past.number)
-        for need in past.needs:
-            self.outcomes[need.limit.name].calls += 1
+        for name in past.needs.touched.names:
+            self.outcomes[name].calls += 1
         denied = self._store.reserve_now(ident, past.needs, past.at).denied
         if denied is not None:
             outcome = self.outcomes[denied.need.limit.name]
@@ -107,13 +107,12 @@ class Simulation:
 
     def _settle(self, past: Past) -> None:
         self._store.settle(str(past.number), past.spent, past.at)
-        for limit, key, _ in past.spent:
-            if limit.soft is not None:
-                state = self._store.state(limit, key, past.at)
-                outcome = self.outcomes[limit.name]
-                if state.spent >= limit.soft and (key, state.start) not in outcome._warned:
-                    outcome._warned.add((key, state.start))
-                    outcome.warned += 1
+        for limit, key in past.spent.touched.soft:
+            state = self._store.state(limit, key, past.at)
+            outcome = self.outcomes[limit.name]
+            if limit.soft is not None and state.spent >= limit.soft and (key, state.start) not in outcome._warned:
+                outcome._warned.add((key, state.start))
+                outcome.warned += 1
 
     def report(self) -> dict[str, Any]:
         """All of it as plain values."""
@@ -126,13 +125,14 @@ class Simulation:
                 "refused_then": self.refused_then, "limits": limits}  # fmt: skip
 
 
-def _reserved(main: Line, spent: list[Need]) -> list[Need]:
+def _reserved(main: Line, spent: Needs) -> Needs:
     """What would have been reserved: the dear end of the estimate where there was one, else what was spent."""
     high = (main.get("estimate") or {}).get("cost_p90_usd")
     if high is None:
         return spent
     least = scaled(Decimal(high), USD)
-    return [need._replace(amount=max(need.amount, least)) if need.limit.unit == USD else need for need in spent]
+    by = zip(spent.touched.kinds, spent.amounts, strict=True)
+    return Needs(spent.touched, [max(amount, least) if kind.unit == USD else amount for kind, amount in by])
 
 
 def _waits(denied: Denied, at: float) -> bool:

@@ -7,8 +7,10 @@ calls, lines or files. Amounts are whole numbers, times epoch seconds.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
-from llmtab.budgets.charges import Need
-from llmtab.budgets.limits import Limit
+from llmtab.budgets.buckets import Bucket, State, Together
+from llmtab.budgets.charges import Need, Needs
+from llmtab.budgets.limits import REMEMBERED, Limit, Touched
+from llmtab.budgets.windows import Span
 
 LEASE: Final = 120.0
 """Seconds after which a reservation that nobody renews is given back."""
@@ -17,16 +19,6 @@ GRACE: Final = 86_400.0
 MOST_BUCKETS: Final = 200_000
 
 type Why = Literal["busy", "exceeded", "too_large", "unpriced", "tier", "store"]
-
-
-class State(NamedTuple):
-    """One bucket: what is spent and reserved in the window from `start` to `end`, and what an earlier one overdrew."""
-
-    spent: int
-    reserved: int
-    carried: int
-    start: float
-    end: float
 
 
 class Denied(NamedTuple):
@@ -48,15 +40,15 @@ class Verdict(NamedTuple):
 class Store(Protocol):
     """What a store can do. `reserve` may wait for a server; nothing else does."""
 
-    async def reserve(self, ident: str, needs: Sequence[Need], at: float) -> Verdict:
+    async def reserve(self, ident: str, needs: Needs, at: float) -> Verdict:
         """All of the needs are reserved, or none."""
         ...
 
-    def extend(self, ident: str, needs: Sequence[Need], at: float) -> None:
+    def extend(self, ident: str, needs: Needs, at: float) -> None:
         """Reserve more for a call that runs since `at`, whatever the limits say."""
         ...
 
-    def settle(self, ident: str, spent: Sequence[Need], at: float, seq: int) -> None:
+    def settle(self, ident: str, spent: Needs, at: float, seq: int) -> None:
         """The call's reservation becomes what it spent. `seq`: this writer's number of its line."""
         ...
 
@@ -83,125 +75,62 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
-class Bucket:
-    """What one window of one limit holds for one caller."""
-
-    __slots__ = ("before", "bins", "carried", "end", "frees", "key", "limit", "reserved", "spent", "start")
-
-    def __init__(self, limit: Limit, key: str, start: float, end: float, before: "Bucket | None" = None) -> None:
-        self.limit = limit
-        self.key = key
-        self.start = start
-        self.end = end
-        """From here on another look at the calendar is needed; of a sliding window: when its oldest bin leaves."""
-        self.spent = 0
-        self.reserved = 0
-        self.before = before
-        self.carried = 0
-        self.bins: dict[float, int] | None = {} if limit.window.sliding else None
-
-    def carry(self) -> int:
-        """What the window before overdrew."""
-        before, limit = self.before, self.limit
-        if before is not None:
-            over = before.spent + before.reserved + before.carried - limit.amount
-            self.carried = min(over, limit.burst) if over > 0 else 0
-        return self.carried
-
-    def charge(self, amount: int, at: float) -> None:
-        self.spent += amount
-        if self.bins is not None:
-            begin = self.limit.window.at(at)[0]
-            self.bins[begin] = self.bins.get(begin, 0) + amount
-
-    def slide(self, now: float) -> None:
-        """Of a sliding window: forget what has left it."""
-        window, bins = self.limit.window, self.bins or {}
-        for begin in [begin for begin in bins if begin + window.seconds + window.bin <= now]:
-            self.spent -= bins.pop(begin)
-        self.start = window.at(now)[0]
-        self.end = self.start + window.bin
-
-    def state(self) -> State:
-        carried = self.carry() if self.limit.burst else 0
-        if self.bins is None:
-            return State(self.spent, self.reserved, carried, self.start, self.end)
-        window = self.limit.window
-        oldest = min(self.bins, default=self.start)
-        return State(
-            self.spent, self.reserved, carried, self.start - window.seconds, oldest + window.seconds + window.bin
-        )
-
-
 class Held(NamedTuple):
-    """A reservation: so much of each bucket."""
+    """A reservation: so much of each kind of these buckets, and what was reserved besides."""
 
-    buckets: list[Bucket]
-    amounts: list[int]
+    parts: list[tuple[Together, Sequence[int]]]
     until: float
 
 
 class Embedded:
-    """Buckets in this process's memory. One thread."""
+    """Buckets in this process's memory, of one set of limits. One thread."""
 
     def __init__(self) -> None:
         self._buckets: dict[tuple[str, str], Bucket] = {}
         self._past: dict[tuple[str, str, float], Bucket] = {}
+        self._together: dict[Touched, Together] = {}
+        """The buckets that calls touched last; emptied when one of them may no longer be kept."""
+        self._spans: dict[str, Span] = {}
+        """The window of each limit that was asked for last."""
         self._held: dict[str, Held] = {}
         self._swept = 0.0
 
-    async def reserve(self, ident: str, needs: Sequence[Need], at: float) -> Verdict:
+    async def reserve(self, ident: str, needs: Needs, at: float) -> Verdict:
         return self.reserve_now(ident, needs, at)
 
-    def reserve_now(self, ident: str, needs: Sequence[Need], at: float) -> Verdict:
+    def reserve_now(self, ident: str, needs: Needs, at: float) -> Verdict:
         """`reserve` without waiting for anybody: a decision, in one step."""
-        buckets: list[Bucket] = []
-        known, full = self._buckets, False
-        for limit, key, amount in needs:
-            bucket = known.get((limit.name, key))
-            if bucket is None or not bucket.start <= at < bucket.end:
-                bucket = self._bucket(limit, key, at)
-            buckets.append(bucket)
-            total, most = bucket.spent + bucket.reserved + amount, limit.amount
-            if limit.burst:
-                total, most = total + bucket.carry(), most + limit.burst
-            if total >= most and limit.hard and (total > most or not amount):
-                full = True
-        if full:
-            states = [bucket.state() for bucket in buckets]
-            return Verdict(at, worst_of(needs, states))
+        touched, amounts = self._touched(needs.touched, at), needs.amounts
+        for bucket in touched.bursts:
+            bucket.carry()
+        for buckets, amount in zip(touched.hard, amounts, strict=True):
+            least = amount or 1  # a call that takes nothing goes no more where nothing is left
+            for bucket in buckets:
+                if bucket.left < least:
+                    return Verdict(at, worst_of([*needs], [bucket.state() for bucket in touched.all]))
         if ident in self._held:
             self.release(ident)
-        amounts = [need[2] for need in needs]
-        for bucket, amount in zip(buckets, amounts, strict=True):
-            bucket.reserved += amount
-        self._held[ident] = Held(buckets, amounts, at + LEASE)
+        touched.reserve(amounts)
+        self._held[ident] = Held([(touched, amounts)], at + LEASE)
         return Verdict(at, None)
 
-    def extend(self, ident: str, needs: Sequence[Need], at: float) -> None:
-        held = self._held.setdefault(ident, Held([], [], at + LEASE))
-        for limit, key, amount in needs:
-            bucket = self._bucket(limit, key, at)
-            bucket.reserved += amount
-            held.buckets.append(bucket)
-            held.amounts.append(amount)
+    def extend(self, ident: str, needs: Needs, at: float) -> None:
+        touched = self._touched(needs.touched, at)
+        touched.reserve(needs.amounts)
+        self._held.setdefault(ident, Held([], at + LEASE)).parts.append((touched, needs.amounts))
 
-    def settle(self, ident: str, spent: Sequence[Need], at: float, seq: int = 0) -> None:
+    def settle(self, ident: str, spent: Needs, at: float, seq: int = 0) -> None:
         self.release(ident)
-        for limit, key, amount in spent:
-            self.charge(limit, key, amount, at)
+        self.charge(spent, at)
 
-    def charge(self, limit: Limit, key: str, amount: int, at: float) -> None:
+    def charge(self, spent: Needs, at: float) -> None:
         """Spending, as the ledger has it."""
-        bucket = self._bucket(limit, key, at)
-        if bucket.bins is None or limit.window.at(at)[1] > bucket.start:
-            bucket.charge(amount, at)
+        self._touched(spent.touched, at).charge(spent.amounts, at)
 
     def release(self, ident: str) -> None:
         held = self._held.pop(ident, None)
-        if held is not None:
-            for bucket, amount in zip(held.buckets, held.amounts, strict=True):
-                bucket.reserved -= amount
+        for touched, amounts in held.parts if held is not None else ():
+            touched.release(amounts)
 
     def renew(self, idents: Iterable[str], now: float) -> None:
         for ident in idents:
@@ -222,6 +151,7 @@ class Embedded:
 
     def put(self, bucket: Bucket) -> None:
         """A bucket as it was kept across a restart."""
+        self._together.clear()
         place = bucket.limit.name, bucket.key
         newest = self._buckets.get(place)
         if newest is None or newest.start < bucket.start:
@@ -243,10 +173,24 @@ class Embedded:
             old: list[Any] = [place for place, bucket in store.items() if _is_over(bucket, now)]
             for place in old:
                 del store[place]
+            if old:
+                self._together.clear()
         while len(self._buckets) > MOST_BUCKETS:
             del self._buckets[next(iter(self._buckets))]
+            self._together.clear()
 
     def close(self) -> None: ...
+
+    def _touched(self, touched: Touched, at: float) -> Together:
+        """The buckets of a moment. A bucket stays the same object while it is kept, whatever windows come after it, so
+        they need to be looked up once for all calls alike."""
+        found = self._together.get(touched)
+        if found is None or not found.since <= at < found.until:
+            if len(self._together) >= REMEMBERED:
+                self._together.clear()
+            found = Together(touched, [self._bucket(limit, key, at) for limit, key in touched.pairs])
+            self._together[touched] = found
+        return found
 
     def _bucket(self, limit: Limit, key: str, at: float) -> Bucket:
         """The bucket of a moment, made where there is none; a newer window takes the place of the one before."""
@@ -257,7 +201,7 @@ class Embedded:
             return newest
         if newest is not None and newest.start <= at < newest.end:
             return newest
-        start, end = limit.window.at(at)
+        start, end = self._span(limit, at)
         if newest is None or newest.end <= at:
             made = self._past.pop((*place, start), None) or Bucket(limit, key, start, end)
             if limit.burst:
@@ -275,6 +219,13 @@ class Embedded:
             found = self._past[*place, start] = Bucket(limit, key, start, end)
             if end == newest.start:
                 newest.before = found
+        return found
+
+    def _span(self, limit: Limit, at: float) -> Span:
+        """The window of a moment. Fixed ones are the same for all callers, and calendars take their time."""
+        found = self._spans.get(limit.name)
+        if found is None or not found[0] <= at < found[1] or limit.window.sliding:
+            found = self._spans[limit.name] = limit.window.at(at)
         return found
 
     def _leave(self, bucket: Bucket) -> None:

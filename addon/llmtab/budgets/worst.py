@@ -4,7 +4,7 @@ Knows what a request tells at a glance, what calls of its kind used before, and 
 Nothing here tokenises: the prompt is reckoned from its bytes, the answer by its bound.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final, NamedTuple
@@ -53,18 +53,19 @@ def worst(call: Call, claim: Claim, request: Asked, model: str, habit: Habit, pr
     if dialect is None or dialect.operation not in OPERATIONS:
         return Worst(0, 0, 0, "", True, request)
     at = datetime.fromtimestamp(now, UTC)
-    provider = claim.binding.provider
     bound = request.bound
     if dialect.operation == "embeddings":
         bound = 0
     elif bound is None:
+        provider = claim.binding.provider
         match = prices.find(provider, model, at) or (prices.find(provider, habit.model, at) if habit.model else None)
         bound = match.entry.get("max_output") if match else None
     ratio = max(habit.ratios) if len(habit.ratios) >= FEWEST else 1 / FEWEST_BYTES_PER_TOKEN
     prompt = round(request.text * ratio) + request.blobs * BLOB
     answer = LONG_OUTPUT if bound is None else bound
     plain = {"input_tokens": prompt, "output_tokens": answer}
-    usages = ({**plain, **_written(call, prompt)}, plain)
+    written = _written(call, prompt)
+    usages = ({**plain, **written}, plain) if written else (plain,)
     usd, reason = _price(claim, request, (model, habit), usages, prices, at)
     return Worst(prompt, answer, usd, reason, bound is not None, request)
 
@@ -102,13 +103,16 @@ def _price(
     by the first of the `usages` that has a price."""
     model, habit = names
     provider, reason = claim.binding.provider, "unknown_model"
-    region = claim.captures.get("region") or habit.region
-    for name in dict.fromkeys([model, habit.model]):
+    tier, region = request.tier or habit.tier, claim.captures.get("region") or habit.region
+    ways: Iterable[tuple[str | None, str | None]] = ((None, None),)
+    if tier or region:
+        ways = dict.fromkeys([(tier, region), (None, region), (None, None)])
+    for name in (model,) if habit.model in (None, model) else (model, habit.model):
         if not name:
             continue
-        for tier, place in dict.fromkeys([(request.tier or habit.tier, region), (None, region), (None, None)]):
+        for called, place in ways:
             for usage in usages:
-                found = prices.price(Usage(usage), provider, name, pricing_tier=tier, region=place, at=at)
+                found = prices.price(Usage(usage), provider, name, pricing_tier=called, region=place, at=at)
                 if isinstance(found, Cost):
                     return scaled(found.usd, USD), ""
                 reason = found.reason
