@@ -94,7 +94,10 @@ def _judge(seen: Observation) -> tuple[str, str, str | None]:
         final = said or (arrived and not announced)
     else:
         final = arrived or reading.final
-    cut = f"undecodable:{seen.undecodable}" if seen.undecodable else "broken" if arrived else seen.how
+    undecodable = seen.undecodable
+    if undecodable == "json" and seen.how != "complete":
+        undecodable = ""  # half a JSON text never parses: the cut is the reason
+    cut = f"undecodable:{undecodable}" if undecodable else "broken" if arrived else seen.how
     if (status is not None and status >= 400) or reading.failed:
         outcome = "error"
     elif final and (reading.ended or arrived):
@@ -104,7 +107,7 @@ def _judge(seen: Observation) -> tuple[str, str, str | None]:
     elif arrived and not reading.seen:
         outcome = "ok"  # a stream that never says its usage nor its end, closed in good order
     else:
-        outcome = "aborted" if seen.how == "aborted" and not seen.undecodable else "broken"
+        outcome = "aborted" if seen.how == "aborted" else "broken"
     if reading.seen and reading.counters:
         if unread := _unread(reading.flags):
             return outcome, "partial", f"dropped:{unread}"
