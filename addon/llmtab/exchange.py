@@ -22,8 +22,13 @@ TAP_TOTAL: Final = 64 * 1024 * 1024
 TIMED: Final = 64
 """Chunks whose size and arrival are written down: the first text stands among the first events."""
 STRIDE: Final = 16 * 1024
-"""Bytes that may be kept as chunks before they are put together. Small enough that the next chunks use their memory
-again, while a processor has it at hand: a thousand chunks kept to the end cost ten times what appending them costs."""
+"""What chunks may take before they are put together. Small enough that the next chunks use their memory again, while a
+processor has it at hand: a thousand chunks kept to the end cost ten times what appending them costs."""
+PIECE: Final = 4 * 1024
+"""The same for a stream that is read as it passes: it may be one of ten thousand. Reading each small chunk by itself
+costs twice as much."""
+CHUNK_COST: Final = 64
+"""Bytes that a chunk takes beside its own."""
 
 
 class TapMemory:
@@ -36,10 +41,10 @@ class TapMemory:
 
 
 class Progress(NamedTuple):
-    """Of a call under way: bytes, chunks (None: no longer counted), and when the first chunks came (epoch seconds)."""
+    """Of a call under way: bytes, chunks, and when the first chunks came (epoch seconds)."""
 
     bytes: int
-    chunks: int | None
+    chunks: int
     times: tuple[float, ...]
 
     @property
@@ -91,29 +96,28 @@ class Exchange:
     def feed(self, chunk: bytes, now: float) -> int:
         """A piece of the response body as it is on the wire (still encoded), at `now` (epoch seconds).
 
-        Returns how many bytes the caller may append to `chunks` by himself before he comes back with the next piece.
+        Returns what chunks the caller may append to `chunks` by himself before he comes back with the next one: their
+        bytes and CHUNK_COST for each.
         """
-        if self._incremental:
-            self._size += len(chunk)
-            self.reader.feed(chunk, self._size)
-            return 0
         if self.closed:
             self.chunks.clear()
             return STRIDE
         self.chunks.append(chunk)
+        if self._incremental:
+            self._settle()
+            return PIECE
         if len(self._times) < TIMED:
             self._times.append(now)
             self._sizes.append(len(chunk))
         self._settle()
         if self._held > TAP_LIMIT or self._memory.used > TAP_TOTAL:
             self._go_incremental()
-            return 0
+            return PIECE
         return STRIDE if len(self._times) == TIMED else 0
 
     def progress(self) -> Progress:
         """What has come so far. For those who look on: counted when they ask, not while the bytes pass."""
-        chunks = None if self._incremental else self._count + len(self.chunks)
-        return Progress(self._size + sum(map(len, self.chunks)), chunks, tuple(self._times))
+        return Progress(self._size + sum(map(len, self.chunks)), self._count + len(self.chunks), tuple(self._times))
 
     def first_chunks(self) -> list[bytes]:
         """The chunks whose times `progress` tells, as long as the stream is kept."""
@@ -200,16 +204,19 @@ class Exchange:
         return None
 
     def _settle(self) -> None:
-        """Put what came since the last time to what was kept, and count it."""
+        """Put what came since the last time to what was kept, or have it read, and count it."""
         fresh = self.chunks
         if not fresh:
             return
-        before = len(self._kept)
-        self._kept += fresh[0] if len(fresh) == 1 else b"".join(fresh)
+        piece = fresh[0] if len(fresh) == 1 else b"".join(fresh)
         self._count += len(fresh)
         fresh.clear()  # not a new list: the tap appends to this one
-        new = len(self._kept) - before
+        new = len(piece)
         self._size += new
+        if self._incremental:
+            self.reader.feed(piece, self._size)
+            return
+        self._kept += piece
         self._held += new
         self._memory.used += new
 

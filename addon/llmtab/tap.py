@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from time import time
 from typing import Any, Final
 
-from llmtab.exchange import Exchange
+from llmtab.exchange import CHUNK_COST, Exchange
 
 LINE_END: Final = 10
 CARRIED: Final = 64
@@ -35,7 +35,7 @@ def tapped(
     def tap(chunk: bytes) -> bytes | Iterable[bytes]:
         nonlocal feed, keep, room, needles, alarms
         try:
-            room -= len(chunk)
+            room -= len(chunk) + CHUNK_COST
             if room > 0:  # nearly every chunk: the exchange looks at its bounds, and at the clock, only now and then
                 keep(chunk)
             elif chunk:

@@ -26,14 +26,14 @@ _FAILED: Final = ("error", "broken", "refused")
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """A call under way. `began`: aware; `chunks` is None where they are no longer counted; times in milliseconds."""
+    """A call under way. `began`: aware; times in milliseconds."""
 
     began: datetime
     provider: str
     model: str
     label: str = ""
     bytes: int = 0
-    chunks: int | None = 0
+    chunks: int = 0
     first_ms: float | None = None
     """Until the first text, or the first bytes where the text is not seen as it comes."""
     first_is_token: bool = False
@@ -71,7 +71,7 @@ def call_row(line: Line, now: datetime) -> dict[str, Cell]:
 
 def flight_row(flight: Flight, now: datetime) -> dict[str, Cell]:
     """The cells of a call under way: how long, and what has come so far."""
-    chunks = "" if flight.chunks is None else "1 chunk" if flight.chunks == 1 else f"{flight.chunks:,} chunks"
+    chunks = "1 chunk" if flight.chunks == 1 else f"{flight.chunks:,} chunks"
     first = ""
     if flight.first_ms is not None:
         first = f"{'1st' if flight.first_is_token else 'byte'} {cells.duration(flight.first_ms)}"
@@ -87,7 +87,7 @@ def flight_row(flight: Flight, now: datetime) -> dict[str, Cell]:
         "cost": Cell(cells.size(flight.bytes) if flight.bytes else "", "live"),
         "took": Cell(cells.duration(max(0.0, took)), "live"),
         "tok/s": Cell(""),
-        "outcome": Cell(said, "live", chunks or said),
+        "outcome": Cell(said, "live", chunks if flight.bytes else said),
         "label": Cell(cells.safe(flight.label)),
     }
 
