@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import os
 import random
 import sys
 import tracemalloc
@@ -323,3 +324,26 @@ def test_a_body_that_breaks_keeps_what_came_before() -> None:
     assert body.chunk_at(9999) == 4
     unknown: Body = decode_all([b"x"], "compress")
     assert (unknown.data, unknown.broken) == (b"", "compress")
+
+
+def test_a_long_brotli_stream_without_its_end_is_read_to_the_last_flush() -> None:
+    """The client leaves after the last event, before the final block: all that was flushed is decoded, however it is
+    handed over. brotli gives out less at once than it may, and asks for input all the same."""
+    events = [b"data: %d %s\n\n" % (i, os.urandom(8).hex().encode() * 12) for i in range(6000)]
+    coder = brotli.Compressor(quality=5)
+    chunks = [coder.process(event) + coder.flush() for event in events]
+    text = b"".join(events)
+    assert len(text) > PIECE
+    assert decode_all(chunks, "br").data == text
+    assert run("br", [b"".join(chunks)]) == text
+    assert run("br", split(b"".join(chunks), 4096)) == text
+
+
+@pytest.mark.parametrize("pieces", [1, 64, 100_000])
+def test_a_false_checksum_takes_nothing_with_it(pieces: int) -> None:
+    """gzip's check stands at the end, when a client has read everything: so have we, and it is told."""
+    text = b"".join(b"data: %d\n\n" % i for i in range(5000))
+    sent = bytearray(gzip.compress(text))
+    sent[-8] ^= 0xFF
+    found = decode_all(split(bytes(sent), max(len(sent) // pieces, 1)), "gzip")
+    assert (found.data, found.broken) == (text, "gzip")

@@ -245,6 +245,47 @@ def test_a_long_json_body_is_read_at_its_end(monkeypatch: pytest.MonkeyPatch) ->
     assert observed(found).reading.counters == {"input_tokens": 9, "total_tokens": 9}
 
 
+@pytest.mark.parametrize("limit", [1000, 1_000_000])
+@pytest.mark.parametrize("how", ["complete", "broken", "aborted"])
+def test_half_a_json_body_is_never_whole(monkeypatch: pytest.MonkeyPatch, limit: int, how: Any) -> None:
+    """A JSON text that was cut is told as such, whether its bytes were kept or read as they passed."""
+    monkeypatch.setattr(llmtab.exchange, "TAP_LIMIT", limit)
+    found = exchange("/v1/embeddings", content_type="application/json")
+    body = text_of({"data": [{"embedding": [0.5] * 100, "index": n} for n in range(50)], "usage": {"prompt_tokens": 9}})
+    for start in range(0, len(body) // 2, 512):
+        found.feed(body[start : start + 512], 101.0)
+    assert observed(found, how=how).undecodable == "json"
+
+
+def test_a_long_stream_still_tells_its_first_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Past the tap's limit nothing is kept, but when the first text came is known by then."""
+    monkeypatch.setattr(llmtab.exchange, "TAP_LIMIT", 2000)
+    for coding in ("", "gzip"):
+        found = exchange(content_type="text/event-stream", content_encoding=coding)
+        events = [sse(event) for event in (*EVENTS[:-2], *EVENTS[1:30] * 90, *EVENTS[-2:])]
+        for number, chunk in enumerate(flushed(events) if coding else events):
+            found.feed(chunk, 101.0 + number)
+        seen = observed(found, at=9000.0)
+        assert (seen.first_byte_at, seen.first_token_at) == (101.0, 102.0), coding
+        assert seen.reading.counters["total_tokens"] == 10
+
+
+@pytest.mark.parametrize("limit", [1000, 10_000_000])
+def test_a_large_json_text_that_was_passed_on_is_left_to_a_thread(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """Kept or not: one text is parsed in one go; a stream of the same size is not. Nothing is counted as held then."""
+    monkeypatch.setattr(llmtab.exchange, "TAP_LIMIT", limit)
+    memory = TapMemory()
+    for kind, body in (("application/json", text_of({"data": [0.5] * BIG})), ("text/event-stream", sse(*EVENTS) * 300)):
+        found = exchange(content_type=kind, memory=memory)
+        for start in range(0, len(body), 60_000):
+            found.feed(body[start : start + 60_000], 101.0)
+        assert len(body) > BIG
+        assert found.needs_thread(None) is (kind == "application/json")
+        found.hand_over()
+        assert memory.used == 0
+        found.close("complete", 102.0)
+
+
 def test_a_broken_tap_is_told() -> None:
     """If our own code failed on a chunk, the observation says so."""
     found = exchange()

@@ -42,6 +42,19 @@ def test_false_alarms_are_bounded() -> None:
     assert len(asked) == FALSE_ALARMS
 
 
+def test_alarms_that_fail_are_bounded_too() -> None:
+    asked = []
+
+    def broken(seen: object) -> bool:
+        asked.append(seen)
+        raise RuntimeError
+
+    tap = tapped(exchange(load("openai/chat_stream")), None, broken)
+    for _ in range(50):
+        tap(b'data: {"text": "[DONE]"}\n')
+    assert len(asked) == FALSE_ALARMS
+
+
 GLUED = "openai/responses_two_in_one"
 
 

@@ -65,7 +65,7 @@ class Desk:
         self.coverage: Final = Coverage()
         self.memory: Final = TapMemory()
         self.calls: Final[dict[str, Exchange]] = {}
-        """The calls that are under way, by id."""
+        """The calls that are under way, by id; not those whose end is being read in the thread."""
         self._tell = tell
         self._upkeep = upkeep
         self._retries = Retries()
@@ -86,13 +86,18 @@ class Desk:
 
         Closed before, it leaves nothing more; what came behind its last event may be a call of its own.
         """
+        self.calls.pop(exchange.call.id, None)
         if exchange.closed:
-            if exchange.following is None or not exchange.following.tapped:
+            if exchange.following is None:
                 return None
             exchange = exchange.following
+            self.calls.pop(exchange.call.id, None)
+            if not exchange.tapped:
+                return None
         asked = exchange.call.body()
         exchange.call.request_bytes = len(asked) if asked is not None else 0
         if exchange.needs_thread(body) or _is_big(asked) or self._must_look_back(exchange):
+            exchange.hand_over()
             return self._in_thread(self._lines, exchange, how, ended_at, body)
         seen = exchange.close(how, ended_at, body)
         if seen is not None and seen.passed is not None and self._may_guess(seen):
@@ -119,6 +124,9 @@ class Desk:
         exchange.call.request_bytes = len(asked) if asked is not None else 0
         seen = exchange.close_early(time())
         if seen is not None:
+            del self.calls[exchange.call.id]
+            if exchange.following is not None:
+                self.open(exchange.following)
             seen.passed = None  # its figures have come: there is nothing to guess
             self.write(self._booked(exchange, seen))
         return exchange.closed
@@ -172,7 +180,9 @@ class Desk:
         waited for."""
         if calls:
             now = time()
-            for exchange in list(self.calls.values()):
+            left = list(self.calls.values())
+            self.calls.clear()
+            for exchange in left:
                 self._hurried = time() - now > SHUTDOWN_GUESSING
                 self.write(self._lines(exchange, "aborted", now, None))
         for job in wait(list(self._pending), SHUTDOWN_WAIT).done:
@@ -210,7 +220,6 @@ class Desk:
         return self._booked(exchange, exchange.close(how, ended_at, body))
 
     def _booked(self, exchange: Exchange, seen: Observation | None) -> list[Line]:
-        self.calls.pop(exchange.call.id, None)
         if seen is None or self.setup is None or (seen.call.follows and not seen.reading.seen):
             return []
         if seen.call.later is not None:

@@ -18,7 +18,8 @@ from llmtab.record import new_id
 TAP_LIMIT: Final = 1024 * 1024
 """Raw bytes kept of one stream; nearly every stream ends below it, and one scan at the end is the cheapest way."""
 TAP_TOTAL: Final = 64 * 1024 * 1024
-"""Raw bytes kept of all open streams together; above it each goes on incrementally, in a few kilobytes."""
+"""Raw bytes kept of all open streams together, besides each one's newest chunks (STRIDE or PIECE); above it each goes
+on incrementally, in a few kilobytes."""
 TIMED: Final = 64
 """Chunks whose size and arrival are written down: the first text stands among the first events."""
 STRIDE: Final = 16 * 1024
@@ -32,7 +33,7 @@ CHUNK_COST: Final = 64
 
 
 class TapMemory:
-    """Raw bytes held by all open taps."""
+    """Raw bytes that all open taps have put together; it belongs to the event loop."""
 
     __slots__ = ("used",)
 
@@ -113,7 +114,9 @@ class Exchange:
         if self._held > TAP_LIMIT or self._memory.used > TAP_TOTAL:
             self._go_incremental()
             return PIECE
-        return STRIDE if len(self._times) == TIMED else 0
+        if len(self._times) < TIMED:
+            return 0
+        return STRIDE if self._memory.used < TAP_TOTAL // 4 else PIECE
 
     def progress(self) -> Progress:
         """What has come so far. For those who look on: counted when they ask, not while the bytes pass."""
@@ -133,17 +136,23 @@ class Exchange:
         a coded body tells little: it is decoded up to the bound to find out, and once only."""
         if body is not None and len(body) > BIG:
             return True
-        coding = self.answer.headers.get("content-encoding")
-        if not coding or coding == "identity" or self.closed or self._incremental:
+        if self.closed:
             return False
+        if self._incremental:
+            return self.reader.is_one_text
+        coding = self.answer.headers.get("content-encoding")
+        if not coding or coding == "identity":
+            return body is None and self.progress().bytes > BIG and self.reader.is_text(self._kept)
         stacked = "," in coding  # a bomb more often than not
         if body is not None:
             return stacked or self.reader.is_longer([body], BIG)
         self._settle()
-        longer = bool(self._kept) and (stacked or self.reader.is_longer(self._pieces(), TAP_LIMIT))
-        if longer:
-            self._release()  # here: what all taps hold belongs to the event loop
-        return longer
+        return bool(self._kept) and (stacked or self.reader.is_longer(self._pieces(), TAP_LIMIT))
+
+    def hand_over(self) -> None:
+        """`close` will be called in a thread: nothing comes any more, and what all taps hold belongs to the loop."""
+        self._settle()
+        self._release()
 
     def end_needles(self) -> tuple[bytes, ...]:
         """Bytes of which one stands in the last event of this call's stream; () where it cannot be seen while it
@@ -226,7 +235,7 @@ class Exchange:
         return [*self.first_chunks(), rest] if rest else self.first_chunks()
 
     def _release(self) -> None:
-        """Nothing is held any more. A call that is closed in a thread has none of it counted."""
+        """What this call holds is no longer counted."""
         if self._held:
             self._memory.used -= self._held
             self._held = 0
@@ -234,9 +243,10 @@ class Exchange:
     def _go_incremental(self) -> None:
         """From here on the reader takes every piece at once; what was kept goes through it first."""
         self._incremental = True
+        first = self.first_chunks() if sum(self._sizes) <= BIG else []
         kept, self._kept = bytes(self._kept), bytearray()
         self._release()
-        self.reader.begin()
+        self.reader.begin(first)
         self.reader.feed(kept, self._size)
 
     def _close_stream(self) -> None:

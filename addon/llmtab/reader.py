@@ -14,7 +14,7 @@ from llmtab.extract import Fold, Reading
 from llmtab.observation import Answer, Call
 from llmtab.profiles import Claim
 from llmtab.profiles.refs import Scope
-from llmtab.wire.decoding import Body, DecodeError, decode_all, decoder
+from llmtab.wire.decoding import Body, DecodeError, decode_all, decoder, fine
 from llmtab.wire.framing import framer
 from llmtab.wire.scan import Selector, select
 from llmtab.wire.sniffing import sniff
@@ -109,6 +109,15 @@ class Reader:
                 return
         self.kept([body], coding)
 
+    def is_text(self, start: bytes | bytearray) -> bool:
+        """Whether a body that begins so is one JSON text, which is parsed whole."""
+        return sniff(self._answer.headers.get("content-type", ""), bytes(start[:SNIFFED])) == "json"
+
+    @property
+    def is_one_text(self) -> bool:
+        """The same of the body that is being fed."""
+        return self._selector is not None and self._selector.kind == "json"
+
     def is_longer(self, chunks: list[bytes], most: int) -> bool:
         """Whether a coded body has more than `most` bytes. No more than these are decoded, and what is not longer has
         not to be decoded again."""
@@ -196,8 +205,10 @@ class Reader:
 
     # -- a body that is too long to be kept ----------------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """From here on: a decoder, one partial frame, the counters."""
+    def begin(self, first: list[bytes]) -> None:
+        """From here on: a decoder, one partial frame, the counters. `first`: the first chunks, which will be fed like
+        all others; they tell when the first text came."""
+        self.kept(first, self.coding)
         self._folds, self.undecodable = None, ""
         self.sample = Sampler(coded=bool(self.coding))
         try:
@@ -210,8 +221,9 @@ class Reader:
         if self.undecodable:
             return
         try:
-            for piece in self._decoder.feed(chunk):
-                self._feed_piece(piece, size)
+            for part in fine(chunk) if self.coding else (chunk,):
+                for piece in self._decoder.feed(part):
+                    self._feed_piece(piece, size)
         except DecodeError as error:
             self.undecodable = error.reason
 
@@ -227,8 +239,10 @@ class Reader:
         if selector is None:
             selector = self._selector_for(held)
             self._feed_events(selector.feed(held))
-        self._feed_events(selector.close())
+        parsed = self._feed_events(selector.close())
         self.kind = selector.kind
+        if self.kind == "json" and not parsed:
+            self.undecodable = self.undecodable or "json"
         self.torn = not self._end.endswith(FRAME_ENDS.get(selector.kind, (b"",)))
         reader = selector.framer
         if getattr(reader, "broken", ""):
@@ -254,11 +268,13 @@ class Reader:
         kind = sniff(self._answer.headers.get("content-type", ""), start[:SNIFFED])
         return Selector(kind, self._keys(), HEAD, TAIL)
 
-    def _feed_events(self, frames: Sequence[bytes]) -> None:
-        for frame in frames:
-            event = parse(frame)
+    def _feed_events(self, frames: Sequence[bytes]) -> bool:
+        """Whether each frame was JSON."""
+        events = [parse(frame) for frame in frames]
+        for event in events:
             if event is not None:
                 self._feed(event)
+        return None not in events
 
     def _keys(self) -> list[str]:
         return sorted({key for dialect in self._claim.binding.dialects for key in dialect.keys})

@@ -42,12 +42,14 @@ def tapped(
                 room = feed(chunk, time())
             if needles and chunk and looks_over(chunk) and over is not None:
                 alarms -= 1
-                if over(exchange) or not alarms:
+                if not alarms:
+                    needles = ()
+                if over(exchange):
                     needles = ()
                     if exchange.following is not None:
                         feed, keep, room = exchange.following.feed, exchange.following.chunks.append, 0
         except Exception:
-            exchange.broken_tap = True
+            (exchange.following or exchange).broken_tap = True
         return chunk if passes is None else passes(chunk)
 
     return tap

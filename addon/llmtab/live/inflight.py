@@ -45,7 +45,8 @@ class Flights:
 
     def seen(self, exchanges: Collection[Exchange]) -> list[Flight]:
         """The open calls as they are at this moment, oldest first; of those past MOST no more than that they are."""
-        first = nsmallest(MOST, exchanges, key=lambda exchange: exchange.call.began)
+        shown = [one for one in exchanges if one.tapped or not one.call.follows]  # what may follow an answer rarely does
+        first = nsmallest(MOST, shown, key=lambda exchange: exchange.call.began)
         self._known = {one.call.id: self._known[one.call.id] for one in first if one.call.id in self._known}
         peeks = PEEKS
         rows = []
@@ -57,7 +58,7 @@ class Flights:
                 peeks -= 1
                 _peek(exchange, known)
             rows.append(_row(exchange, known))
-        rows += [_bare(exchange) for exchange in first[-1:]] * (len(exchanges) - len(first))
+        rows += [_bare(exchange) for exchange in first[-1:]] * (len(shown) - len(first))
         return rows
 
 

@@ -75,8 +75,8 @@ class _Brotli:
             data = b""
             if piece:
                 yield piece
-            # With a full piece there may be more output although all input is taken (brotli 1.2 does not say).
-            if not self._limit or (len(piece) < PIECE and self._brotli.can_accept_more_data()):
+            # brotli 1.2 hands out less than it may, and says that it wants input while it still has output.
+            if not self._limit or not piece:
                 return
 
 

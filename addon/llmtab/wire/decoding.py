@@ -25,6 +25,9 @@ HEAD: Final = 32
 """Bytes of text that are held back before the label is called false: br and raw deflate have no magic number, but 32
 random bytes that are all printable do not happen (0.38 ** 31). Bytes that are no text are decoded at once."""
 
+FINE: Final = 512
+"""Bytes fed at once where one of them may be bad."""
+
 _ALIASES: Final = {"x-gzip": "gzip", "x-deflate": "deflate", "brotli": "br"}
 _TOKEN: Final = re.compile(r"[a-z0-9-]{1,32}")
 
@@ -186,6 +189,26 @@ def _collect(chunks: Iterable[bytes], content_encoding: str, limit: int, start: 
     return b"".join(pieces), ""
 
 
+def fine(data: bytes) -> Iterator[bytes]:
+    """Encoded bytes in pieces so small that one which cannot be decoded takes little with it."""
+    return (data[at : at + FINE] for at in range(0, len(data), FINE))
+
+
+def _up_to_the_fault(data: bytes, content_encoding: str) -> Iterator[bytes]:
+    """The bytes of a body that cannot be decoded whole: all before the fault at once, then one by one."""
+    good = 0
+    try:
+        stream = decoder(content_encoding)
+        for piece in fine(data):
+            for _ in stream.feed(piece):
+                pass
+            good += len(piece)
+    except DecodeError:
+        pass
+    yield data[:good]
+    yield from (data[at : at + 1] for at in range(good, min(good + FINE, len(data))))
+
+
 def _start_of(pieces: list[bytes], size: int) -> Iterator[bytes]:
     """So many of the pieces as have `size` bytes, or a few more."""
     for piece in pieces:
@@ -201,8 +224,8 @@ def decode_all(
     """Decode a body that is in memory. Never raises: see `Body.broken`. `limit`: bytes of decoded data. `start`: how
     much the caller wants of a coded body that is longer (None: all up to the limit), which is not joined then.
 
-    Identity is one join. Encoded chunks are joined and decoded at once; only when that fails are they gone through one
-    by one, to save what came before the bad chunk, so that the result is the same as the incremental one.
+    Identity is one join. Encoded chunks are joined and decoded at once; only when that fails is the bad byte looked
+    for, to save all that came before it: an engine keeps back what it had when it met it.
     """
     kept = list(chunks)
     joined = b"".join(kept)
@@ -212,5 +235,5 @@ def decode_all(
     most = limit if start is None else start
     data, broken = _collect((joined,), content_encoding, limit, most)
     if broken not in ("", "limit"):
-        data, broken = _collect(kept, content_encoding, limit, most)
+        data, broken = _collect(_up_to_the_fault(joined, content_encoding), content_encoding, limit, most)
     return Body(data, broken, kept, content_encoding)
