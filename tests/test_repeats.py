@@ -53,11 +53,14 @@ def test_the_ledger_is_remembered(tmp_path: Path) -> None:
         file.write(b'{"torn')
     old = json.dumps(line("old"), separators=(",", ":")).encode() + b"\n"
     (tmp_path / "ledger-20260101T000000000Z.jsonl.gz").write_bytes(gzip.compress(old))
+    older = json.dumps(line("older"), separators=(",", ":")).encode() + b"\n"
+    zstandard = pytest.importorskip("zstandard", reason="no zstd module to make a test file with")
+    (tmp_path / "ledger-20250601T000000000Z.jsonl.zst").write_bytes(zstandard.compress(older))
     (tmp_path / "ledger-20250101T000000000Z.jsonl.gz").write_bytes(b"broken")
     known = Repeats()
     assert known.needs_thread
-    assert [known.seen(True, line(name), ledger) for name in ("new", "old", "guess", "item")] == [
-        True, True, False, False,
+    assert [known.seen(True, line(name), ledger) for name in ("new", "old", "older", "guess", "item")] == [
+        True, True, True, False, False,
     ]  # fmt: skip
     assert not known.needs_thread
 

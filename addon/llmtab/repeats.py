@@ -68,8 +68,8 @@ def _newest(ledger: Path) -> Iterable[int]:
 
 def _answers(file: Path, start: int) -> Iterator[int]:
     with open_file(file) as opened:
-        opened.seek(start)
-        if start:
+        if start:  # what zstd unpacks cannot be sought in
+            opened.seek(start)
             opened.readline()
         for line in opened:
             if b'"batch":{"id"' not in line and (answer := _ANSWER.search(line)):
