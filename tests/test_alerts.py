@@ -13,7 +13,11 @@ from typing import Any
 
 import pytest
 
+from budget_helpers import need
 from llmtab.budgets.alerts import QUEUED, Alerts
+from llmtab.budgets.limits import Limit, limit
+from llmtab.budgets.notices import Notices
+from llmtab.budgets.store import Embedded
 
 MESSAGE = {"event": "soft_limit", "limit": "day", "spent": Decimal("0.5")}
 
@@ -102,3 +106,52 @@ def test_without_doors_nothing_runs() -> None:
     alerts.send(MESSAGE)
     assert alerts._thread is None
     alerts.close()
+
+
+NOON = 1_800_014_400.0
+
+
+class Told:
+    """A limit in use: what is told of it."""
+
+    def __init__(self, **spec: Any) -> None:
+        self.sent: list[str] = []
+        self.limit: Limit = limit({"limit": "100 tokens per hour", "window": "sliding", **spec})
+        self.store, self.notices = Embedded(), Notices(lambda facts: self.sent.append(facts["event"]))
+
+    def spend(self, amount: int, at: float) -> None:
+        self.store.charge(need(amount, self.limit), at)
+        state = self.store.state(self.limit, "", at)
+        if self.limit.soft is not None and state.spent >= self.limit.soft:
+            self.notices.soft(self.limit, "", state, at)
+        self.notices.tick(self.store, at)
+
+    def refuse(self, amount: int, at: float) -> None:
+        denied = self.store.reserve_now("x", need(amount, self.limit), at).denied
+        assert denied is not None
+        self.notices.hard(denied, at)
+        self.notices.tick(self.store, at + 1)
+
+
+@pytest.mark.parametrize(("spent", "asked"), [(99, 10), (50, 60), (0, 101)])
+def test_a_sliding_window_that_refuses_says_so_once_in_its_length(spent: int, asked: int) -> None:
+    """However often it does, and however little of it is spent; it is over when the spending has left it."""
+    told = Told()
+    told.spend(spent, NOON)
+    for minute in range(1, 59):
+        told.refuse(asked, NOON + 60 * minute)
+    assert told.sent == ["hard_limit"]
+    told.notices.tick(told.store, NOON + 2 * 3600)
+    assert told.sent == ["hard_limit", "recovered"]
+
+
+def test_a_sliding_window_in_use_does_not_go_up_and_down() -> None:
+    """Spending that stays about the soft limit is told of once; once it is well below, it may be told again."""
+    told = Told(soft="82%")
+    for minute in range(240):
+        told.spend(0 if minute % 3 else 4, NOON + 60 * minute)  # 80 or 84 at any time
+    assert told.sent == ["soft_limit"]
+    told.spend(0, NOON + 3 * 86400)
+    assert told.sent == ["soft_limit", "recovered"]
+    told.spend(85, NOON + 3 * 86400)
+    assert told.sent == ["soft_limit", "recovered", "soft_limit"]

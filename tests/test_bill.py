@@ -45,6 +45,8 @@ def test_many_models() -> None:
     found = bill(*(line(response_model=f"m{number:02}", cost_usd=Decimal(number)) for number in range(20)))
     assert "8 more models" in found.text()[13]
     assert len(found.data()["models"]) == 20
+    found = bill(*(line(response_model=f"m{number:02}", cost_usd=Decimal(number)) for number in range(13)))
+    assert found.text()[13].startswith("  1 more model ")
 
 
 def test_what_is_not_known_is_said() -> None:
@@ -60,6 +62,23 @@ def test_what_is_not_known_is_said() -> None:
     assert "prompt caching saved $0.2500" in said
     assert bill(line(cost_usd=None)).text()[0].endswith("unpriced")
     assert found.data()["unpriced"] == [{"model": "house", "reason": "unknown_model", "lines": 1}]
+
+
+def test_tokens_that_nobody_told() -> None:
+    """They are no 0: none told is unknown, some told is a lower bound; a failed call used none."""
+    mute = line(usage=None, usage_source="none", cost_usd=None, cost_reason="no_usage", response_model="mute")
+    assert bill(mute).text()[0] == "1 call, tokens unknown, unpriced"
+    assert bill(mute, line()).text()[0] == "2 calls, 1,000+ tokens in (400 cached), 10+ out, $0.5000 + unpriced"
+    assert [row["input_tokens"] for row in bill(mute, line()).data()["models"]] == [1000, None]
+    failed = line(usage=None, usage_source="none", outcome="error", cost_usd=Decimal(0))
+    assert bill(failed).text()[0] == "1 call, no tokens, $0"
+
+
+def test_an_estimate_is_marked() -> None:
+    """As it is in a call's own row."""
+    assert bill(line(cost_source="estimated"), line()).text()[0].endswith(", ~$1.00")
+    covered = line(cost_source="estimated", billing="subscription")
+    assert bill(covered).text()[0].endswith("(~$0.5000 on subscription)")
 
 
 def test_a_subscription_is_not_money() -> None:

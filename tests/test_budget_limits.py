@@ -97,6 +97,27 @@ def test_per_makes_a_bucket_a_value() -> None:
     assert one.key({}) == "-|-"
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(("a|b", "c"), ("a", "b|c")), (("-", "-"), ("", "")), (("a%7Cb", "c"), ("a|b", "c")), (("%2D", "c"), ("-", "c"))],
+)
+def test_no_two_callers_share_a_bucket_by_their_names(first: tuple[str, str], second: tuple[str, str]) -> None:
+    """Whatever signs a value has; an ordinary one is spelt as it is."""
+    one = limit({"limit": "1 USD per day", "per": ["consumer", "project"]})
+    keys = [one.key({"consumer": values[0], "project": values[1]}) for values in (first, second)]
+    assert keys[0] != keys[1] and {key.count("|") for key in keys} == {1}
+    assert one.key({"consumer": "ann@x.org", "project": "a-b/c:d e_f"}) == "ann@x.org|a-b/c:d e_f"
+
+
+def test_labels_named_like_facts_are_left_out() -> None:
+    """Of a finished call too: what its line knows holds, and what it does not know stays unknown."""
+    line = {**LINE, "labels": {"model": "z", "key": "z", "tier": "z", "operation": "z", "project": "web"}}
+    assert facts_of(line) == {
+        "provider": "openai", "model": "gpt-4o", "host": "api.openai.com", "key": "k_1", "address": "10.0.0.7",
+        "project": "web",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(("billing", "counted"), [("metered", True), ("subscription_overage", True),
                                                   ("subscription", False), ("byok", False)])  # fmt: skip
 def test_money_is_what_is_billed(billing: str, counted: bool) -> None:
@@ -139,6 +160,9 @@ def test_a_sub_line_is_charged_with_its_call() -> None:
         {"limit": "5 USD per day", "weight": "images"},
         {"limit": "5 USD per day", "soft": "3 tokens"}, {"limit": "5 USD per day", "throttle": "1h"},
         {"limit": "5 USD per day", "unpriced": "maybe"}, {"limit": "5 USD per fortnight"},
+        {"limit": "5 USD per day", "soft": "0%"}, {"limit": "5 USD per day", "soft": "100.1%"},
+        {"limit": "5 USD per day", "soft": "6 USD"}, {"limit": "1 requests per day", "soft": "50%"},
+        {"limit": "5 USD per 9999 years", "burst": "10%"},
     ],
 )  # fmt: skip
 def test_limits_that_make_no_sense_are_errors(spec: dict[str, Any]) -> None:
@@ -151,6 +175,7 @@ def test_soft_is_a_share_or_an_amount() -> None:
     """`80%` of the limit, or an amount; a limit that is not hard marks calls beyond it."""
     assert limit({"limit": "10 USD per day", "soft": "80%"}).soft == 8 * PICO
     assert limit({"limit": "10 USD per day", "soft": "2 USD"}).soft == 2 * PICO
+    assert limit({"limit": "10 USD per 100 years", "soft": "100%"}).soft == 10 * PICO
     assert limit({"limit": "10 USD per day", "hard": False}).soft == 10 * PICO
 
 
@@ -167,7 +192,7 @@ TIERS = {
 
 
 def touched(found: Any, facts: dict[str, str]) -> list[str]:
-    tier = found.tiers.of(facts, lambda name: None)
+    tier = found.tiers.of(facts, facts, lambda name: None)
     facts = {**facts, "tier": tier} if tier else facts
     return list(found.limits.touched(facts).names)
 
@@ -184,13 +209,20 @@ def test_a_tier_may_be_told_by_a_header() -> None:
     """`by: header:x-plan` reads the request's header."""
     found = policy({"tiers": {**TIERS["tiers"], "by": "header:x-plan"}})  # type: ignore[dict-item]
     assert found.tiers is not None
-    assert found.tiers.of({}, {"x-plan": "gold"}.get) == "gold"
+    assert found.tiers.of({}, {}, {"x-plan": "gold"}.get) == "gold"
 
 
 def test_names_are_told_apart() -> None:
     """Two limits of the same words have names of their own."""
     found = policy({"limits": [{"limit": "1 USD per day"}, {"limit": "1 USD per day", "match": {"project": "x"}}]})
     assert [one.name for one in found.limits.all] == ["1-USD-per-day", "1-USD-per-day-2"]
+
+
+def test_a_name_that_was_given_is_kept() -> None:
+    """Spending is kept by names: what a limit is called never depends on those before it, or on the budget of a run."""
+    found = policy([{"limit": "1 USD per day"}, {"limit": "2 USD", "name": "1-USD-per-day"},
+                    {"limit": "3 USD", "name": "run"}], run="5 USD")  # fmt: skip
+    assert [one.name for one in found.limits.all] == ["1-USD-per-day-2", "1-USD-per-day", "run", "run-2"]
 
 
 ASSORTED = {

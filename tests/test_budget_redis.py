@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,10 @@ import pytest
 from budget_helpers import need
 from llmtab.budgets.limits import Limit, Limits, limit
 from llmtab.budgets.policy import policy
-from llmtab.budgets.redis_store import RedisStore, shared
+from llmtab.budgets.redis_look import shared
+from llmtab.budgets.redis_store import RedisStore
 from llmtab.budgets.store import Embedded
-from llmtab.ledger.writer import Ledger
 from redis_server import needs_redis, redis_server
-from test_budget_keeper import line
 
 pytestmark = needs_redis()
 
@@ -29,8 +28,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def store_at(url: str, prefix: str, writer: str = "w", **spec: Any) -> AsyncIterator[RedisStore]:
-    store = RedisStore({"redis": url, "prefix": prefix, **spec}, writer)
+async def store_at(
+    url: str, prefix: str, writer: str = "w", ledger: Path | None = None, limits: Limits | None = None, **spec: Any
+) -> AsyncIterator[RedisStore]:
+    store = RedisStore({"redis": url, "prefix": prefix, **spec}, writer, ledger, limits)
     try:
         yield store
     finally:
@@ -122,6 +123,56 @@ async def test_a_line_is_settled_once(server: str) -> None:
         assert (await store.look(usd, "", time.time())).spent == 9_007_199_254_740_994
 
 
+async def test_what_is_given_up_while_it_is_sent(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue that overflows gives up what is on its way already: what came after it stays in the queue."""
+    monkeypatch.setattr("llmtab.budgets.redis_store.QUEUED", 8)
+    async with store_at(server, "given-up") as store:
+        deliver = store._deliver
+
+        async def slow(batch: Sequence[Any], epoch: str) -> bool:
+            monkeypatch.setattr(store, "_deliver", deliver)
+            for number in range(4, 10):
+                store.settle("x", need(1, LARGE), time.time(), number)
+            return await deliver(batch, epoch)
+
+        monkeypatch.setattr(store, "_deliver", slow)
+        for number in range(4):
+            store.settle("x", need(1, LARGE), time.time(), number)
+        await sent(store)
+        assert (store.dropped, (await store.look(LARGE, "", time.time())).spent) == (1, 10)
+
+
+async def test_no_sum_is_too_large_to_count(server: str) -> None:
+    """A settlement beyond what the server can count takes all there is, on every limit of its call; none is lost."""
+    first, second = (limit({"limit": "100 USD per month", "name": name}) for name in ("first", "second"))
+    async with store_at(server, "large") as store:
+        store.settle("a", need(2**64, first), time.time(), 0)
+        store.settle("b", need(10, first, second), time.time(), 1)
+        store.extend("c", need(2**63 - 5, second), time.time())
+        store.extend("c", need(2**63 - 5, second), time.time())
+        await sent(store)
+        assert (await store.look(first, "", time.time())).spent >= 2**63 - 1
+        assert (await store.look(second, "", time.time())).reserved >= 2**63 - 1
+        denied = (await store.reserve("d", need(1, first), time.time())).denied
+        assert denied and denied.why == "exceeded"
+        store.release("c")
+        store.tick(time.time())
+        await sent(store)
+        assert (await store.look(second, "", time.time()))[:2] == (10, 0)
+
+
+async def test_what_is_left_of_a_sliding_window(server: str) -> None:
+    """A proxy believes what the server said last, also of windows that have no beginning."""
+    async with store_at(server, "left", "w1") as one, store_at(server, "left", "w2") as two:
+        at = (await one.reserve("a", need(10, SLIDES), time.time())).at
+        one.settle("a", need(10, SLIDES), at, 0)
+        await sent(one)
+        two.settle("b", need(50, SLIDES), time.time(), 0)
+        await sent(two)
+        await one.reserve("c", need(5, SLIDES), time.time())
+        assert one.state(SLIDES, "", time.time())[:2] == (60, 5)
+
+
 async def test_a_crashed_proxy_gives_back_what_it_held(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody renews the lease of a proxy that is gone: what it had reserved is free again."""
     monkeypatch.setattr("llmtab.budgets.redis_store.LEASE", 0.2)
@@ -168,22 +219,6 @@ async def test_a_lost_server(
             assert verdict.denied is None
             assert (await store.look(DAILY, "", time.time())).spent == 20
     assert [record.getMessage() for record in caplog.records if "is back" in record.getMessage()]
-
-
-async def test_what_a_crash_left_unsettled_is_settled_later(server: str, tmp_path: Path) -> None:
-    """Lines that were written, and whose proxy died before the server knew, are counted when a proxy starts."""
-    ledger = Ledger(tmp_path / "ledger.jsonl", writer="dead")
-    for _ in range(3):
-        ledger.append([line(time.time())])
-    ledger.close()
-    ever = limit({"limit": "100 tokens", "name": "crashed"})
-    async with store_at(server, "recover", "dead") as store:
-        store.settle("x", need(10, ever), time.time(), 0)
-    async with store_at(server, "recover", "w2") as store:
-        for _ in range(2):
-            await store.recover(tmp_path / "ledger.jsonl", Limits([ever]))
-            await sent(store)
-            assert (await store.look(ever, "", time.time())).spent == 30
 
 
 async def test_onlookers_see_every_caller(server: str) -> None:

@@ -1,16 +1,19 @@
 """The embedded store: no interleaving of calls spends more than a limit allows, and nothing is lost or left behind."""
 
+import logging
 import random
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from budget_helpers import need
+from llmtab.budgets import store as stores
 from llmtab.budgets.amounts import TOKENS
 from llmtab.budgets.charges import Needs
-from llmtab.budgets.limits import Limit, Limits, limit
+from llmtab.budgets.limits import Limit, Limits, Touched, limit
 from llmtab.budgets.store import GRACE, LEASE, Embedded, denies
 from llmtab.budgets.windows import EVER
 
@@ -148,6 +151,72 @@ def test_a_soft_limit_refuses_nothing() -> None:
     """`hard: false` counts and never refuses."""
     store, soft = Embedded(), tokens(hard=False)
     assert ask(store, "a", 1000, NOON, soft) == ""
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A store that keeps no more buckets than this."""
+    monkeypatch.setattr(stores, "MOST_BUCKETS", 100)
+    return 100
+
+
+EACH = tokens("100 tokens per day", name="each", per=["session"])
+
+
+def test_refused_calls_of_invented_callers_push_nothing_out(small: int) -> None:
+    """Whoever invents labels makes buckets that hold nothing: they go first, and what is spent stays."""
+    store = Embedded()
+    store.charge(need(100, DAILY), NOON)
+    store.charge(need(7, EACH, key="ann"), NOON)
+    for number in range(small * 2):
+        verdict = store.reserve_now(f"{number}", Needs(Touched([(DAILY, ""), (EACH, f"s{number}")]), [1]), NOON)
+        assert verdict.denied is not None
+    store.tick(NOON + 1)
+    assert len(store.places()) <= 2
+    assert store.state(DAILY, "", NOON).spent == 100 and store.state(EACH, "ann", NOON).spent == 7
+
+
+def test_callers_that_spend_push_out_those_who_spent_least(small: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Of the limit that has most of them; limits of few callers lose none, nor do calls under way. It is said once."""
+    store, other = Embedded(), tokens("9 tokens per day", name="few", per=["project"])
+    store.charge(need(1, DAILY), NOON)
+    for project in range(5):
+        store.charge(need(1, other, key=f"p{project}"), NOON)
+    assert ask(store, "way", 1, of=EACH, key="way") == ""
+    for number in range(small * 2):
+        store.charge(need(2 + number, EACH, key=f"s{number}"), NOON)
+        store.tick(NOON + 1)
+    kept = store.places()
+    assert small * 0.8 <= len(kept) <= small
+    assert [store.state(other, f"p{project}", NOON).spent for project in range(5)] == [1] * 5
+    assert store.state(DAILY, "", NOON).spent == 1
+    assert store.state(EACH, "way", NOON).reserved == 1
+    assert store.state(EACH, f"s{small * 2 - 1}", NOON).spent == small * 2 + 1
+    assert [one.levelno for one in caplog.records] == [logging.WARNING]
+
+
+def test_windows_that_are_over_have_a_bound_as_well(small: int) -> None:
+    """The oldest go first, and of the limit that has most."""
+    store, minutely = Embedded(), tokens("100 tokens per minute", name="m", per=["session"])
+    store.charge(need(3, DAILY), NOON - DAY)
+    store.charge(need(3, DAILY), NOON)
+    for number in range(small * 2):
+        store.charge(need(1, minutely, key=f"{number % 50}"), NOON + 60 * (number // 50))
+    for number in range(small * 2):
+        store.charge(need(1, minutely, key=f"{number % 50}"), NOON + 60 * (10 + number // 50))
+    store.tick(NOON + 900)
+    assert len([*store.buckets()]) <= small * 2
+    assert store.state(DAILY, "", NOON - DAY).spent == 3
+
+
+def test_a_sliding_window_is_not_moved_on_by_what_lies_ahead() -> None:
+    """A line of a clock that was ahead counts, and what was spent before it still does."""
+    store, sliding = Embedded(), tokens("100 tokens per hour", window="sliding")
+    store.clock = lambda: NOON + 60
+    store.charge(need(60, sliding), NOON)
+    store.charge(need(5, sliding), NOON + 40 * DAY)
+    store.charge(need(7, sliding), NOON + 30)
+    assert store.state(sliding, "", NOON + 60).spent == 72
 
 
 AMOUNTS = st.integers(0, 60)

@@ -56,6 +56,20 @@ def test_a_reached_limit_is_an_exit_status(ledger: Path, tmp_path: Path) -> None
     assert main(["budget", "--config", config(tmp_path, "  - 1 USD per year\n"), str(ledger)]) == 1
 
 
+def test_what_the_window_before_overdrew_counts_as_reached(tmp_path: Path) -> None:
+    """A burst is paid back: a limit that has nothing left because of it is reached."""
+    day = time.time() // 86_400 * 86_400
+    made = Ledger(tmp_path / "ledger.jsonl")
+    made.append([line(day - 40_000, "1.5"), line(day + 40_000, "1")])
+    made.close()
+    file = config(tmp_path, "  - {limit: 1 USD per day, burst: 50%}\n")
+    assert main(["budget", "--config", file, str(tmp_path / "ledger.jsonl")]) == 1
+    assert (
+        main(["budget", "--config", config(tmp_path, "  - {limit: 2 USD per day}\n"), str(tmp_path / "ledger.jsonl")])
+        == 0
+    )
+
+
 def test_top_has_their_bars(
     ledger: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +92,16 @@ def test_an_onlooker_reads_on(ledger: Path) -> None:
     assert [bar.spent for bar in looks.bars()] == [Decimal("1.25")]
 
 
+def test_an_onlooker_forgets_windows_that_are_over(ledger: Path) -> None:
+    """One that looks for months does not keep every minute of them."""
+    now = [time.time()]
+    looks = Onlooker(policy([{"limit": "10 USD per minute", "per": ["consumer"]}]), ledger, lambda: now[0])
+    looks.bars()
+    assert len([*looks._store.buckets()]) == 2
+    now[0] += 90_000
+    assert looks.bars() == [] and [*looks._store.buckets()] == []
+
+
 def test_without_budgets_it_says_how_to_have_some(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One line that names the file."""
     assert main(["budget", "--config", config(tmp_path, "  []\n")]) == 1
@@ -98,8 +122,8 @@ def test_simulate_tells_what_new_budgets_would_have_done(
     ]
 
 
-def simulated(budgets: list[dict[str, Any]], lines: list[dict[str, Any]]) -> dict[str, Any]:
-    simulation = Simulation(policy({"limits": budgets}).limits)
+def simulated(budgets: list[dict[str, Any]] | dict[str, Any], lines: list[dict[str, Any]]) -> dict[str, Any]:
+    simulation = Simulation(policy(budgets))
     simulation.add(lines)
     simulation.run()
     return simulation.report()
@@ -118,6 +142,69 @@ def test_a_refused_call_of_the_old_ledger_stays_one() -> None:
     """What was refused then spent nothing, and is counted by itself."""
     found = simulated([{"limit": "1 USD per day"}], [line(NOON, "0", outcome="refused"), line(NOON)])
     assert (found["refused_then"], found["calls"]) == (1, 1)
+
+
+def tiers(by: str, **levels: str) -> dict[str, Any]:
+    return {
+        "tiers": {
+            "by": by,
+            "on_unmatched": "refuse",
+            "levels": {name: [{"limit": text}] for name, text in levels.items()},
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("by", "facts"),
+    [
+        ("key", {"client": {"key": "gold"}}),
+        ("address", {"client": {"address": "gold"}}),
+        ("label:plan", {"labels": {"plan": "gold"}}),
+        ("key", {"client": {"key": "gold"}, "budget": {"tier": "bronze"}}),
+    ],
+)
+def test_a_call_has_the_tier_of_the_new_file(by: str, facts: dict[str, Any]) -> None:
+    """Found by what the line says of its caller, whatever it was then; callers of no tier are refused."""
+    calls = [line(NOON + n, "5", **facts) for n in range(5)]
+    found = simulated(tiers(by, gold="6 USD per day", bronze="1 USD per day"), calls)
+    assert [(one["limit"], one["calls"], one["refused"]) for one in found["limits"]] == [
+        ("gold-6-USD-per-day", 5, 4), ("bronze-1-USD-per-day", 0, 0),
+    ]  # fmt: skip
+    found = simulated(tiers(by, silver="6 USD per day"), calls)
+    assert (found["refused"], found["saved_usd"], found["unknown_tiers"]) == (5, 25, 0)
+    assert found["limits"][-1] == {
+        "limit": "tiers", "calls": 5, "warned": 0, "throttled": 0, "refused": 5, "saved_usd": 25
+    }  # fmt: skip
+
+
+def test_what_a_header_told_nobody_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The tier of the line holds where there still is such a tier; else none does, and it is said."""
+    calls = [line(NOON, "5", budget={"tier": tier}) for tier in ("gold", "gone")] + [line(NOON, "5")]
+    found = simulated(tiers("header:x-plan", gold="1 USD per day"), calls)
+    assert (found["calls"], found["refused"], found["unknown_tiers"]) == (3, 1, 2)
+    made = Ledger(tmp_path / "ledger.jsonl")
+    made.append([line(NOON, "5")])
+    made.close()
+    file = config(tmp_path, "  tiers: {by: 'header:x-plan', levels: {gold: 1 USD per day}}\n")
+    assert main(["budget", "simulate", "--config", file, str(tmp_path / "ledger.jsonl")]) == 0
+    assert "Of 1 calls the tier is not known: a header tells it" in capsys.readouterr().out
+
+
+def test_calls_without_a_price_are_refused_where_a_limit_says_so() -> None:
+    """Those of which no price was known before they left; a call that only had no usage is none."""
+    unknown: dict[str, Any] = {"cost_usd": None, "cost_source": "unpriced", "cost_reason": "unknown_model"}
+    calls = [
+        line(NOON) | unknown,
+        line(NOON) | unknown | {"billing": "subscription"},
+        line(NOON) | unknown | {"cost_reason": "unpriced:images"},
+        line(NOON) | unknown | {"cost_reason": "no_usage"},
+        line(NOON, estimate={"cost_p90_usd": Decimal("0.3")}) | unknown,
+        line(NOON),
+    ]
+    refuses = [{"limit": "10 USD per day", "unpriced": "refuse"}]
+    assert simulated(refuses, calls)["refused"] == 2
+    assert simulated([{**refuses[0], "billing": "all"}], calls)["refused"] == 3
+    assert simulated([{**refuses[0], "unpriced": "allow"}], calls)["refused"] == 0
 
 
 def test_a_forecast_goes_on_as_it_began() -> None:

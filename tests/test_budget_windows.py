@@ -80,6 +80,23 @@ def test_without_a_time_it_is_for_ever() -> None:
     assert window("").at(at("2026-01-01T00:00")) == (0.0, EVER)
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York", "Pacific/Apia"])
+@pytest.mark.parametrize("text", ["hour", "day", "week", "month", "1000 years"])
+@pytest.mark.parametrize("moment", [-1e13, -62_135_596_800.0, 0.0, 253_402_300_799.0, 1e13])
+def test_the_ends_of_the_calendar_are_no_error(text: str, zone: str, moment: float) -> None:
+    """A moment that no calendar has is in a window at its end."""
+    start, end = window(text, ZoneInfo(zone)).at(moment)
+    assert start < end or abs(moment) > 6e10
+
+
+@pytest.mark.parametrize("text", ["9999 years", "1001 years"])
+@pytest.mark.parametrize("sliding", [True, False])
+def test_a_window_longer_than_calendars_is_an_error(text: str, sliding: bool) -> None:
+    """Nobody can say when it ends."""
+    with pytest.raises(ValueError, match="expected at most 1000 years"):
+        window(text, sliding=sliding)
+
+
 @pytest.mark.parametrize("text", ["fortnight", "0 days", "-1 day", "day day", "36 hours", "per"])
 def test_what_is_no_time_is_an_error(text: str) -> None:
     """The error says what was expected."""

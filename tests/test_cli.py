@@ -152,3 +152,19 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     command = f"{sys.executable} -m llmtab.cli schema | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=ROOT / "addon")
     assert (done.stdout, done.stderr) == ("{\n", "")
+
+
+def test_verify_counts_in_plain_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line is no `1 lines`; a file that is no ledger is no whole one; one without a line is not yet anything."""
+    from llmtab.ledger.chain import Chain
+
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes(Chain("w").seal({"schema": 1, "id": "a"}))
+    assert main(["verify", str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}: 1 line of 1 writer: every chain is whole\n"
+    path.write_text("root:x:0:0\n" * 3)
+    assert main(["verify", str(path)]) == 1
+    assert capsys.readouterr().out.endswith("0 lines of 0 writers: 1 problem\n")
+    path.write_text("")
+    assert main(["verify", str(path)]) == 0
+    assert "there is no line in it yet" in capsys.readouterr().out

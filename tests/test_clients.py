@@ -112,3 +112,24 @@ def test_upstream_of_an_environment() -> None:
     """The proxy an environment names by now, in the order that clients look for it."""
     assert clients.upstream({"ALL_PROXY": "http://a", "https_proxy": "corp:1"}) == "http://corp:1"
     assert clients.upstream({"HTTP_PROXY": "http://plain-only"}) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "whole"),
+    [
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("corp:3128", "http://corp:3128"),
+        ("http://ann:s%40x@corp/", "http://ann:s%40x@corp:8080"),
+        ("https://[::1]:8443", "https://[::1]:8443"),
+    ],
+)
+def test_the_address_of_a_proxy(url: str, whole: str) -> None:
+    """It is made whole: clients disagree on the port of a URL without one."""
+    assert clients.address(url) == whole
+
+
+@pytest.mark.parametrize("url", ["", "nonsense:", "http://", "a b", "http://x:99999", "socks5://x:1", "http://x/path"])
+def test_no_address_of_a_proxy(url: str) -> None:
+    """What no client could use is refused, without a password that may be in it."""
+    with pytest.raises(ValueError, match="expected the URL of a proxy like"):
+        clients.address(url)

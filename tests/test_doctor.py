@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from mitmproxy.certs import CertStore
 
+from llmtab import coverage
 from llmtab.cli import main
 from llmtab.clients import environment
 from llmtab.doctor import Finding, files, machine, trust
@@ -285,3 +286,33 @@ def test_the_verb(home: Path, ledger: Path, tmp_path: Path, capsys: pytest.Captu
     assert "llmtab.yaml:1" in said
     assert "Python 3" not in said
     assert main(["doctor", "--no-call", "--config", str(tmp_path / "gone.yaml")]) == 1
+    assert "-> name a file that is there" in capsys.readouterr().out
+
+
+def test_what_helps_against_a_blind_spot(ledger: Path) -> None:
+    """Each kind has its own remedy: variables do not make a provider tell its usage."""
+    now = datetime.now(UTC)
+    seen = [
+        [coverage.REFUSED, "api.openai.com", "node", 1],
+        [coverage.NO_USAGE, "api.openai.com", "no_usage_in_stream", 3],
+    ]
+    writer = Ledger(ledger)
+    writer.open()
+    writer.note(coverage.NOTE, seen=seen)
+    writer.close()
+    refused, silent = graded(files.coverage(ledger, now), "warning")
+    assert "llmtab run" in refused.mend
+    assert "llmtab run" not in silent.mend
+    assert "stream_options.include_usage" in silent.mend
+    assert "llmtab_inject_usage" in silent.mend
+
+
+def test_every_blind_spot_has_its_remedy(ledger: Path) -> None:
+    """None that a reader is told of is without one."""
+    for kind in coverage.KINDS:
+        writer = Ledger(ledger)
+        writer.open()
+        writer.note(coverage.NOTE, seen=[[kind, "api.openai.com", "", 1]])
+        writer.close()
+    told = coverage.noted(ledger).told()
+    assert len(graded(files.coverage(ledger, datetime.now(UTC)), "warning")) == len(told) == len(coverage.KINDS) - 2

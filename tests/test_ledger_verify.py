@@ -161,8 +161,49 @@ def test_with_a_key_nobody_else_can_rewrite_the_ledger(tmp_path: Path) -> None:
     """With HMAC a ledger verifies only with the key it was written with."""
     path = write(tmp_path, sealed(3, key=b"secret"))
     assert found(path, b"secret") == []
-    assert [kind for kind, _ in found(path, b"other")] == ["altered"] * 3
-    assert [kind for kind, _ in found(path)] == ["altered"] * 3
+    (without,), (other,) = verify(path).problems, verify(path, b"other").problems
+    assert (without.kind, without.place) == (other.kind, other.place) == ("altered", "ledger.jsonl:1")
+    assert without.text.endswith("the ledger seems to be chained with a key: give it with --key")
+    assert other.text.endswith("chained with another key than this one")
+
+
+def test_a_missing_key_is_said_once_whatever_else_is_wrong(tmp_path: Path) -> None:
+    """Writers with a key beside one without: one sentence for all; gaps and single altered lines keep theirs."""
+    key = b"secret"
+    lines = sealed(4, "a", key)
+    path = write(tmp_path, [*lines[:1], *lines[2:], *sealed(3, "b", key), *sealed(3, "c")])
+    report = verify(path)
+    assert [problem.kind for problem in report.problems] == ["altered", "missing"]
+    assert report.problems[0].text.startswith("every line of 2 writers") and report.count == 2
+    one = sealed(1, "d")[0].replace(b'"cost_usd":0', b'"cost_usd":1')
+    (problem,) = verify(write(tmp_path, [*sealed(3, "c"), one])).problems
+    assert problem.text == "line 0 of writer d does not follow from the one before it"
+
+
+@pytest.mark.parametrize("text", [b"root:x:0:0:root:/root:/bin/bash\n" * 25, b"no newline", b"# a\n\n# b\n"])
+def test_a_file_that_is_no_ledger_is_not_whole(text: bytes, tmp_path: Path) -> None:
+    """It is said once, not a line each."""
+    report = verify(write(tmp_path, [text]))
+    assert [str(problem) for problem in report.problems] == [
+        "ledger.jsonl: unreadable: no line of it is a line of a ledger"
+    ]
+    assert (report.ok, report.count, report.torn) == (False, 1, [])
+
+
+def test_what_nobody_can_read_is_a_problem(tmp_path: Path) -> None:
+    """Lines that no crash leaves behind are named; zeros and the beginning of a line are what a crash leaves."""
+    lines = sealed(3)
+    assert found(write(tmp_path, [lines[0], b"# who wrote this?\n", *lines[1:]])) == [("unreadable", "ledger.jsonl:2")]
+    left = [
+        b'{"sch\n',
+        b'{"schema":1\n',
+        b'{"schema":1,"\n',
+        b"\0\0\0\n",
+        b'{"schema":1,"id":"w\0\0\n',
+        b'{"schema":1,"wri',
+    ]
+    report = verify(write(tmp_path, [*lines, *left]))
+    assert report.ok and len(report.torn) == 6
 
 
 def test_no_ledger_is_an_error(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_unpriced_and_estimated_calls_are_named() -> None:
     cut = call(3, usage_source="partial", outcome="aborted")
     text = shown(state_of(unpriced, guessed, cut))
     assert "ok, unknown_model" in text
-    assert "1 unpriced (33 %), not in the sums marked +: 1x foo-1 (unknown_model)" in text
+    assert "1 unpriced (33%), not in the sums marked +: 1x foo-1 (unknown_model)" in text
     assert "~$0.001234" in text
     assert "1 estimated" in text
     assert "1 partial" in text
@@ -339,11 +339,11 @@ def test_errors_retries_and_the_cache_have_their_share() -> None:
     lines = [call(number) for number in range(8)]
     failed = call(8, outcome="error", error="overloaded", usage={}, retry_of="call-1")
     head = shown(state_of(*lines, failed)).splitlines()[:2]
-    assert "4% of input cached · 1 error (11 %) · 1 retry" in " ".join(head)
+    assert "4% of input cached · 1 error (11%) · 1 retry" in " ".join(head)
 
 
 @pytest.mark.parametrize(
-    ("part", "whole", "text"), [(0, 0, "0 %"), (1, 3, "33 %"), (1, 200, "0.5 %"), (1, 10**6, "<0.1 %"), (3, 2, "100 %")]
+    ("part", "whole", "text"), [(0, 0, "0%"), (1, 3, "33%"), (1, 200, "0.5%"), (1, 10**6, "<0.1%"), (3, 2, "100%")]
 )
 def test_a_share_is_nothing_only_where_there_is_none(part: int, whole: int, text: str) -> None:
     """A small share is not rounded to nothing."""
@@ -377,6 +377,61 @@ def test_a_long_foot_is_cut_by_sentences() -> None:
     assert "note 4" in text
     assert "note 5" not in text
     assert "… 15 more to know: llmtab doctor" in text
+
+
+def test_a_sentence_of_the_foot_is_whole() -> None:
+    """What helps stands at its end, and is not cut off where there is room for another line."""
+    state = state_of(call())
+    state.set_notes(
+        ["3 connections to unknown hosts: " + "llm.example.com, " * 8 + "name it under hosts: in llmtab.yaml"]
+    )
+    for width in (80, 120):
+        assert "under hosts: in llmtab.yaml" in " ".join(shown(state, width, 40).split())
+    state.set_notes([f"note {number} " + "x " * 150 for number in range(6)])
+    assert sum("x x" in line for line in shown(state, 80, 24).splitlines()) <= 8
+    state.set_trouble(1, 0, "No space left on device")
+    assert "ledger: 1 line waits, 0 dropped (No space left on device)" in shown(state, 140)
+
+
+def test_what_nobody_knows_is_no_nought() -> None:
+    """Groups without a single token told show none, mixed ones say that there are more; costs likewise."""
+    silent = call(1, response_model="mute", usage=None, usage_source="none", cost_usd=None, cost_reason="no_usage")
+    guessed = call(2, cost_source="estimated")
+    text = shown(state_of(call(), silent, guessed))
+    groups = text[text.index("calls   ") :]
+    assert re.search(r"^mute +1 +- +- +unpriced *$", groups, re.MULTILINE)
+    assert re.search(r"^total +3 +24,690\+ +1,024 +4% +690\+ +~\$0.002469\+ *$", groups, re.MULTILINE)
+    failed = call(3, response_model="failed", usage=None, usage_source="none", outcome="error", cost_usd=Decimal(0))
+    text = shown(state_of(call(), failed))
+    assert re.search(r"^total +2 +12,345 +512 +4% +345 +\$0.001234 +1 *$", text, re.MULTILINE)
+
+
+def test_a_log_line_stands_whole_above_the_table() -> None:
+    """However wide it is, and with nothing in it that the terminal would obey; the table is drawn once more below."""
+    watch = Watch()
+    watch.table.start(watch.now)
+    watch.table.say("12:00:00 an edit is not in force: " + "word " * 40 + "the end\n  second \x1b[2J line", "bad")
+    assert watch.drawn_after(1)
+    assert not watch.drawn_after(1)
+    drawn = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", watch.file.getvalue())
+    above, _, below = drawn.rpartition("second ?[2J line")
+    assert "12:00:00 an edit" in above and above.rstrip().endswith("the end")
+    assert "no calls yet" in below
+    assert max(map(cell_len, drawn.splitlines())) <= 100
+    watch.table.stop(watch.now)
+
+
+def test_a_new_size_is_a_new_screen() -> None:
+    """How the terminal folded the old rows is not known, so they are taken away."""
+    watch = Watch()
+    watch.table.start(watch.now)
+    watch.state.add(call())
+    assert watch.drawn_after(1)
+    assert "\x1b[2J" not in watch.file.getvalue()
+    watch.table.console.size = (60, 20)
+    assert watch.drawn_after(1)
+    assert "\x1b[2J\x1b[H" in watch.file.getvalue()
+    watch.table.stop(watch.now)
 
 
 def test_the_summary_is_plain_text() -> None:

@@ -15,7 +15,7 @@ ROOMS = sorted(PACKAGE.rglob("*.py"))
 LONGEST_FILE, LONGEST_FUNCTION = 350, 50
 TEXTS = [ROOT / "README.md", ROOT / "CHANGELOG.md"]
 
-MITMPROXY = {"meter", "verbs.proxy", "run.private_main", "run.doors", "run.authority"}
+MITMPROXY = {"meter", "run.dump", "run.private_main", "run.doors", "run.authority"}
 """Rooms that may know mitmproxy: the shell, and what starts it, tells its modes and makes its CA."""
 RICH = {"live", "cli"}
 """Rooms that may know the terminal, by the first part of their name."""

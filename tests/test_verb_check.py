@@ -250,6 +250,7 @@ def test_a_file_that_nobody_understands(check: Any, tmp_path: Path, body: bytes)
         ([OPENAI, "--config", "no-such.yaml"], "no-such.yaml: no such file"),
         ([OPENAI, "--profiles", "no-such"], "no-such: no such file or folder"),
         (["-", "--header", "nonsense"], "expected 'name: value'"),
+        (["-", "--encoding", "foo"], "--encoding 'foo', expected gzip, deflate, br or zstd"),
         (["-", "--provider", "nonesuch"], "nonesuch is no provider"),
     ],
 )

@@ -1,6 +1,7 @@
 """`llmtab config` and `llmtab schema --config`: what holds, who said so, and whether it could hold."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -112,18 +113,36 @@ def test_a_good_configuration_is_ok(house: Path, capsys: pytest.CaptureFixture[s
         ("x", "", ["--set", "llmtab_labels=web"], "llmtab_labels: 'web', expected labels like project=web"),
         ("x", "", ["--set", "llmtab_pricing=none.yaml"], "llmtab_pricing: none.yaml: no such file"),
         ("x", "", ["--config", "none.yaml"], "llmtab_config: none.yaml: no such file"),
+        ("x", "", ["--set", "llmtab_estimate=yes"], "llmtab_estimate: 'yes', expected true or false"),
+        ("x", "", ["--set", "llmtab_ledger"], "llmtab_ledger has no value, expected --set llmtab_ledger=VALUE"),
+        ("user/.mitmproxy/config.yaml", "\nllmtab_budget: 5\n", [], "config.yaml:2: llmtab_budget: 5, expected text"),
     ],
 )
 def test_what_a_start_would_refuse(
     house: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, words: list[str], message: str
 ) -> None:
     """--check fails with the line that the start would fail with."""
+    (house / name).parent.mkdir(parents=True, exist_ok=True)
     (house / name).write_text(text)
     assert cli.main(["config", "--check", *words]) == 1
     got = capsys.readouterr()
     assert message in got.err
     assert got.err.count("\n") == 1
     assert got.out == ""
+
+
+def test_a_start_would_want_more_than_the_file(
+    house: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store whose package is not installed, a chain key that is too short: --check fails as the start would."""
+    (house / "short").write_text("key")
+    assert cli.main(["config", "--check", "--set", f"llmtab_chain_key={house / 'short'}"]) == 1
+    assert "short: 3 bytes, expected a random key" in capsys.readouterr().err
+    text = "budgets:\n  limits: [{limit: 5 USD per day}]\n  store: {redis: 'redis://127.0.0.1:1'}\n"
+    (house / "llmtab.yaml").write_text(text)
+    monkeypatch.setitem(sys.modules, "redis", None)
+    assert cli.main(["config", "--check"]) == 1
+    assert "budgets.store.redis needs the package redis" in capsys.readouterr().err
 
 
 def test_a_wrong_variable_is_an_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,8 +154,10 @@ def test_reprice_shows_what_changed_and_edits_nothing(home: Path, capsys: pytest
     assert run(home, "reprice", "--write", str(out)) == 0
     assert out.stat().st_mode & 0o077 == 0
     said = capsys.readouterr().out
-    assert "openai/test-a: 3 calls, 2 changed, 4 -> 4 USD, unpriced 1 -> 0" in said
-    assert "openai/gone: 1 calls, 1 changed, 5 -> 0 USD (-5), unpriced 0 -> 1" in said
+    assert "openai/test-a: 3 lines, 2 changed, 4 -> 4 USD, unpriced 1 -> 0" in said
+    assert "openai/gone: 1 line, 1 changed, 5 -> 0 USD (-5), unpriced 0 -> 1" in said
+    assert "total: 4 lines," in said
+    assert "not priced again: 2 lines (1 reported, 1 not billed)" in said
     assert path.read_bytes() == before
     lines = [decode(item) for item in out.read_text().splitlines()]
     assert [item.get("cost_usd") for item in lines] == [2, 1, 1, Decimal("7.5"), 0, None]
@@ -170,8 +172,8 @@ def test_reprice_at_another_day(home: Path, capsys: pytest.CaptureFixture[str]) 
     """`--prices-at` asks what the same calls would have cost then; --json for programs."""
     (home / "ledger.jsonl").write_bytes(encode(LEDGER[0]) + b"\n")
     assert run(home, "reprice", "--prices-at", "2026-08-01", "--json") == 0
-    total = decode(capsys.readouterr().out)["total"]
-    assert (total["old"], total["new"], total["changed"]) == (2, 1, 1)
+    said = decode(capsys.readouterr().out)
+    assert (said["total"]["old"], said["total"]["new"], said["total"]["changed"], said["left"]) == (2, 1, 1, {})
 
 
 def test_a_line_without_a_list_price_is_left_alone() -> None:
@@ -273,10 +275,13 @@ def test_a_counter_without_its_number(home: Path, capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("at", ["0001-01-01T00:00+14:00", "9999-12-31T23:59-12:00", "tomorrow"])
 def test_a_time_outside_the_calendar(home: Path, capsys: pytest.CaptureFixture[str], at: str) -> None:
-    """One line, never a traceback."""
+    """One line that says what is wrong, never a traceback."""
     with pytest.raises(SystemExit):
         run(home, "price", "openai/test-a", "--input", "1", "--at", at)
-    assert "argument --at: invalid moment value" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"argument --at: '{at}'" in said
+    assert "like 2026-07-01 or 2026-07-01T14:00Z" in said or "outside the calendar" in said
+    assert said.count("\n") == 1
 
 
 def test_a_list_of_nobody(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -295,7 +300,7 @@ def test_how_good_estimates_were(home: Path, capsys: pytest.CaptureFixture[str])
     path.write_bytes(encode(line(estimate=said, flags=["over_warn"])) + b"\n")
     assert main(["price", "--estimates", str(path)]) == 0
     out = capsys.readouterr().out
-    assert "openai/test-a: 1 calls, 1 within their p90, 1 over warn" in out
+    assert "openai/test-a: 1 call, 1 within their p90, 1 over warn" in out
     assert "estimated x0.5 of what came (median)" in out
     assert main(["price", "--estimates", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["openai/test-a"]["cost_usd"]["median"] == 0.5
@@ -313,3 +318,33 @@ def test_diff_names_what_changed_beside_prices(home: Path, capsys: pytest.Captur
     assert 'tiers {"flex":0.5} -> {"flex":0.4}' in out
     assert "changed openai: discount none -> 10%" in out
     assert 'changed openai: regions none -> {"eu":1.1}' in out
+
+
+def test_a_name_that_nobody_sells(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names like it are proposed; --provider would not help."""
+    assert run(home, "price", "testlong") == 1
+    assert capsys.readouterr().err == "llmtab price: no table has testlong: did you mean test-long?\n"
+    assert run(home, "price", "zzzzzzzzzz") == 1
+    assert capsys.readouterr().err == "llmtab price: no table has zzzzzzzzzz\n"
+
+
+def test_a_region_without_a_price_of_its_own(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is said that it changes nothing, and which do."""
+    (home / "prices.yaml").write_text(
+        "providers: {openai: {models: {test-a: {input: 2, regions: {us: 1.1}}, test-b: {input: 1}}}}"
+    )
+    assert run(home, "price", "openai/test-a", "--region", "moon", "--input", "5") == 0
+    said = "region 'moon' has no price of its own for openai/test-a (those that have one: us)\n"
+    assert capsys.readouterr().err == said
+    assert run(home, "price", "openai/test-b", "--region", "moon") == 0
+    assert "(no region has one)" in capsys.readouterr().err
+    assert run(home, "price", "openai/test-a", "--region", "us") == 0
+    assert not capsys.readouterr().err
+
+
+def test_a_file_that_holds_no_prices(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing of what it holds is said."""
+    (home / "prices.yaml").write_text("root:x:0:0:root:/root:/bin/bash\n")
+    assert run(home, "price", "openai/gpt-4o") == 1
+    said = capsys.readouterr().err
+    assert said.endswith("prices.yaml:1: no price file, expected 'providers:' and their models\n")

@@ -108,6 +108,35 @@ def test_sessions_stand_together(ledger: Path, capsys: pytest.CaptureFixture[str
     assert [lines.index(head) for head in heads] == [0, 4, 8]
 
 
+def test_a_session_is_headed_by_what_all_its_calls_share(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A label that only some calls of it have is not the session's."""
+    labels = {"session": "s", "project": "web"}
+    lines = [call(0, labels=labels | {"intent": "test"}), call(1, labels=labels), call(2, labels=labels)]
+    assert main(["tail", "--by-session", str(write(tmp_path / "ledger.jsonl", *lines))]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "── session s  web  3 calls  $1.50"
+
+
+def test_torn_lines_are_not_counted(ledger: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`-n 2` shows two calls, whatever stands behind them."""
+    with ledger.open("a") as file:
+        file.write('{"schema":1,"id":"x\n' * 70 + '{"schema":1,"id":"y')
+    assert main(["tail", "-n", "2", str(ledger)]) == 0
+    assert [line[17:19] for line in capsys.readouterr().out.splitlines()] == ["05", "06"]
+
+
+def test_what_is_no_ledger_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file without a single line of a ledger is an error; one that waits for its first call is none."""
+    path = tmp_path / "passwd"
+    path.write_text("root:x:0:0:root:/root:/bin/bash\n" * 3)
+    assert main(["tail", str(path)]) == 1
+    assert capsys.readouterr().err == f"llmtab tail: {path}: no line of it is a line of a ledger\n"
+    path.write_text("")
+    assert main(["tail", str(path)]) == 0
+    with pytest.raises(SystemExit):
+        main(["tail", "-n", "-1", str(path)])
+    assert "argument -n: '-1', expected a number from 0" in capsys.readouterr().err
+
+
 def in_terminal(*arguments: str, columns: int, **environment: str) -> str:
     """What `llmtab tail` prints in a terminal of that width."""
     ours, its = pty.openpty()

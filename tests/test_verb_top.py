@@ -139,6 +139,25 @@ def test_a_program_reads_the_sums(path: Path, capsys: pytest.CaptureFixture[str]
     assert {"today", "yesterday", "yesterday_by_now"} <= found.keys()
 
 
+def test_a_ledger_that_comes_later_is_waited_for(tmp_path: Path) -> None:
+    """It says so meanwhile."""
+    top = Top([tmp_path / "later.jsonl"], NOW)
+    assert top.read(NOW)
+    assert top.look(NOW).notes == (f"no ledger at {tmp_path}/later.jsonl yet",)
+    top.close()
+
+
+def test_tokens_that_nobody_told_are_null(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A program gets no 0 either."""
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.open()
+    ledger.append([call(0, cost_usd=None, cost_reason="no_usage", usage_source="none")])
+    ledger.close()
+    assert main(["top", "--json", str(ledger.path)]) == 0
+    found = json.loads(capsys.readouterr().out)["total"]
+    assert (found["input_tokens"], found["output_tokens"], found["unpriced"]) == (None, None, 1)
+
+
 def test_without_a_terminal_it_prints_one_picture(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Piped, the picture is plain text without a single escape sequence, and the program ends."""
     assert main(["top", "--window", "1 h", str(path)]) == 0
@@ -149,7 +168,10 @@ def test_without_a_terminal_it_prints_one_picture(path: Path, capsys: pytest.Cap
     assert text.replace("\n", "").isprintable()
 
 
-@pytest.mark.parametrize("arguments", [["--window", "fortnight"], ["/no/such/folder/ledger.jsonl"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--window", "fortnight"], ["/no/such/folder/ledger.jsonl"], ["no-such.jsonl"], ["--by", "BAD LABEL"]],
+)
 def test_a_wrong_argument_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Windows that do not exist and ledgers that cannot are named."""
     try:

@@ -3,6 +3,7 @@
 import socket
 import sys
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,10 +12,11 @@ from llmtab.cli import main
 
 
 @pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
     """The arguments mitmdump was started with, instead of starting it."""
     calls: list[list[str]] = []
-    monkeypatch.setitem(sys.modules, "mitmproxy.tools.main", SimpleNamespace(mitmdump=calls.append))
+    monkeypatch.setitem(sys.modules, "llmtab.run.dump", SimpleNamespace(start=calls.append))
+    monkeypatch.setenv("HOME", str(tmp_path))  # mitmproxy's own settings lie there
     return calls
 
 
@@ -105,3 +107,47 @@ def test_a_door_that_is_taken(started: list[list[str]], capsys: pytest.CaptureFi
         assert main(["proxy", "-p", "0", "--reverse", f"openai@{taken}"]) == 1
     assert str(taken) in capsys.readouterr().err
     assert started == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--set", "llmtab_bugdet=1"],
+            "there is no option llmtab_bugdet, did you mean llmtab_budget? (llmtab proxy --opt",
+        ),
+        (["--set=llmtab_bugdet=1"], "did you mean llmtab_budget?"),
+        (["--set", "llmtab_ledger"], "llmtab_ledger has no value"),
+        (["--set", "llmtab_budget=much"], "llmtab_budget: "),
+        (["--set", "llmtab_config=bad.yaml"], "bad.yaml:1: hostz: unknown key, expected 'hosts'?"),
+        (["--set", "llmtab_chain_key=short"], "short: 4 bytes, expected a random key"),
+        (["--set", "confdir=conf"], "config.yaml:1: llmtab_budget: 5, expected text"),
+        (["--upstream", "foo"], "--upstream foo: expected a URL like"),
+        (["--upstream", "http://foo:99999"], "expected the URL of a proxy"),
+    ],
+)
+def test_what_cannot_be_is_one_line_before_the_start(
+    started: list[list[str]],
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An option that is misspelt (a budget that nobody would hold) or cannot hold stops the start with one line."""
+    monkeypatch.chdir(tmp_path)
+    Path("bad.yaml").write_text("hostz: {}\n")
+    Path("short").write_text("key\n")
+    Path("short").chmod(0o600)
+    Path("conf").mkdir()
+    Path("conf", "config.yaml").write_text("llmtab_budget: 5\n")
+    assert main(["proxy", "-p", "0", *arguments]) == 1
+    got = capsys.readouterr()
+    assert said in got.err
+    assert (got.err.count("\n"), got.out, started) == (1, "", [])
+
+
+def test_options_can_be_looked_up_whatever_they_are(started: list[list[str]]) -> None:
+    """`--options` shows them even where one of them is wrong."""
+    assert main(["proxy", "-p", "0", "--set", "llmtab_bugdet=1", "--options"]) == 0
+    assert started

@@ -139,3 +139,43 @@ def test_telling_costs_little(tmp_path: Path) -> None:
     for number in range(1000):
         watchers.tell([call(number)])
     assert time.perf_counter() - began < 0.1
+
+
+def test_the_log_goes_above_the_table(tmp_path: Path) -> None:
+    """mitmproxy's own printer would write into the middle of it; it prints again when the table is gone."""
+
+    class TermLogHandler(logging.Handler):
+        pass
+
+    class Table:
+        def __init__(self) -> None:
+            self.said: list[tuple[str, str]] = []
+
+        def say(self, text: str, style: str) -> None:
+            self.said.append((text[9:], style))
+
+    root, printer = logging.getLogger(), TermLogHandler()
+    before, ours = root.level, watch.log.level
+    root.addHandler(printer)
+    root.setLevel(logging.DEBUG)
+    watch.log.setLevel(logging.NOTSET)
+    table = Table()
+    above = watch._AboveTable(table)  # type: ignore[arg-type]
+    try:
+        assert printer.level > logging.CRITICAL
+        watch.log.info("llmtab: profiles: changed openai")
+        watch.log.error("llmtab: an edit is not in force")
+        logging.getLogger("mitmproxy").info("a client")
+        logging.getLogger("mitmproxy").error("an addon failed")
+    finally:
+        above.remove()
+        root.removeHandler(printer)
+        root.setLevel(before)
+        watch.log.setLevel(ours)
+    assert table.said == [
+        ("llmtab: profiles: changed openai", "dim"),
+        ("llmtab: an edit is not in force", "bad"),
+        ("an addon failed", "bad"),
+    ]
+    assert printer.level == logging.ERROR
+    assert above not in root.handlers

@@ -84,6 +84,11 @@ def count(number: int | Decimal | None, *, short: bool = False) -> str:
     return UNKNOWN
 
 
+def counted(number: int, what: str) -> str:
+    """`1 line`, `2,000 lines`."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
 def duration(milliseconds: float | None) -> str:
     """`340ms`, `1.2s`, `2m05s`, `1h02m`."""
     if milliseconds is None:

@@ -7,8 +7,9 @@ before (a company's roots, say) or the system's roots, and our CA behind it.
 
 import hashlib
 import os
+import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 from urllib.parse import quote, unquote, urlsplit
@@ -45,6 +46,14 @@ VARIABLES: Final = (
     Variable("NODE_USE_ENV_PROXY", "switch", "Node.js from 22.21 and 24.5 on, which ignores the proxy without it"),
 )
 LOCAL: Final = ("localhost", "127.0.0.1", "::1")
+PORT: Final = 8080
+"""Of a proxy whose URL names none: mitmproxy's own default."""
+EXPECTED_URL: Final = f"expected the URL of a proxy like http://127.0.0.1:{PORT}"
+_IS_HOST: Final = re.compile(
+    r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%\w+)?"
+).fullmatch
+SAVED: Final = "LLMTAB_SAVED_"
+"""Before the name of a variable: what it held before `llmtab env`, for `llmtab env --unset`."""
 RUNNING: Final = "LLMTAB_PROXY"
 """Names the proxy that a program runs behind, so that `llmtab run` inside it uses the same one."""
 LEDGER: Final = "LLMTAB_LEDGER"
@@ -78,6 +87,30 @@ def environment(url: str, ca: Path, before: Mapping[str, str], folder: Path, *, 
         else:
             found[name] = str(certificates(kind, before.get(name), ca, folder))
     return found
+
+
+def set_by_us(name: str, environment: Mapping[str, str], folder: Path) -> bool:
+    """Whether a variable's value is one that `llmtab env` or `llmtab run` gave it. `folder`: of our bundles."""
+    value, running = environment.get(name, ""), environment.get(RUNNING, "")
+    if not running or not value:
+        return False
+    kind = next((variable.kind for variable in VARIABLES if variable.name == name), None)
+    if kind == "proxy":
+        return endpoint(value) == endpoint(running)
+    if kind in ("replaces", "adds"):
+        return value == environment.get(CA) or Path(value).parent == folder
+    if kind == "bypass":
+        return {*LOCAL} <= {*value.split(",")}
+    return True
+
+
+def to_save(names: Iterable[str], before: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """The user's own values of variables that are about to be set, each under the name that keeps it."""
+    return {
+        f"{SAVED}{name}": before[name]
+        for name in names
+        if before.get(name) and f"{SAVED}{name}" not in before and not set_by_us(name, before, folder)
+    }
 
 
 def bypassed(before: Mapping[str, str], *, local: bool) -> str:
@@ -131,6 +164,30 @@ def _kept(content: bytes, folder: Path) -> Path:
         part.write_bytes(content)
         part.replace(path)
     return path
+
+
+def address(url: str) -> str:
+    """A proxy's URL, made whole: `proxy.corp` is `http://proxy.corp:8080`. Raises ValueError where it is none."""
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        port, host = parts.port or PORT, parts.hostname or ""
+    except ValueError:  # without the URL: it may hold a password
+        raise ValueError(EXPECTED_URL) from None
+    if parts.scheme not in ("http", "https") or not _IS_HOST(host) or parts.netloc.endswith(":"):
+        raise ValueError(EXPECTED_URL)
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError(f"{EXPECTED_URL}, without a path")
+    user, at, _ = parts.netloc.rpartition("@")
+    return f"{parts.scheme}://{user}{at}{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def endpoint(url: str) -> tuple[str, int] | None:
+    """Host and port of a proxy's URL, whoever its user is; None where it is no such URL."""
+    try:
+        parts = urlsplit(address(url))
+    except ValueError:
+        return None
+    return parts.hostname or "", parts.port or PORT
 
 
 def with_user(url: str, labels: Mapping[str, str]) -> str:
@@ -197,6 +254,7 @@ def way_out(url: str) -> tuple[str, str]:
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{parts.scheme}://... is no proxy to go out through, expected http:// or https://; unset it")
+    address(url)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     port = f":{parts.port}" if parts.port else ""
     user = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username is not None else ""

@@ -122,14 +122,18 @@ class Coverage:
 
         `all_kinds`: also requests at unknown paths, which are mostly a client's telemetry and settings.
         """
-        said: list[str] = []
+        return [sentence for _, sentence in self.told(all_kinds=all_kinds)]
+
+    def told(self, *, all_kinds: bool = False) -> list[tuple[str, str]]:
+        """The same, each with its kind."""
+        said: list[tuple[str, str]] = []
         ranked = self.gaps.most_common()
         for kind in KINDS if all_kinds else KINDS[: KINDS.index(PATH)]:
             found = [(gap, number) for gap, number in ranked if gap.kind == kind]
             if kind == REFUSED:
-                said += [self._refusal(gap, number) for gap, number in found[:NAMED]]
+                said += [(kind, self._refusal(gap, number)) for gap, number in found[:NAMED]]
             elif found:
-                said.append(_sentence(kind, found))
+                said.append((kind, _sentence(kind, found)))
         return said
 
     def facts(self) -> list[dict[str, Any]]:

@@ -64,3 +64,11 @@ def misspelt(options: Iterable[Option], environment: Mapping[str, str]) -> list[
     strangers = sorted(name for name in environment if name.startswith("LLMTAB_") and name not in known)
     close = {name: get_close_matches(name, known, n=1, cutoff=0.9) for name in strangers}
     return [f"{name} is no option, did you mean {found[0]}?" for name, found in close.items() if found]
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """What follows "there is no option NAME": the one that was probably meant, or nothing."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, known, n=1)
+    return f", did you mean {close[0]}?" if close else ""

@@ -63,6 +63,8 @@ class Meter:
         self._exempt: Callable[[str], bool] | None = None
         """Whether mitmproxy was told to leave a `host:port` alone; None where it was told of none."""
         self._ticker: asyncio.Task[None] | None = None
+        self._failed: set[str] = set()
+        """Parts of the once-a-second work that have failed, and were said to."""
         self._watchers = Watchers()
         self._upkeep = Upkeep()
         self.desk = Desk(self._watchers.tell, self._upkeep)
@@ -133,16 +135,37 @@ class Meter:
         while True:
             await asyncio.sleep(1)
             if self.desk.setup is not None:
-                self.desk.setup.ledger.tick()
-                edited = self._upkeep.tick(self.desk.setup, self._watchers.note)
-                if edited is not None:
-                    self._put_in_force(edited)
-                if self.desk.guard is not None:
-                    self.desk.guard.tick(self.desk.calls)
-                    self._watchers.limits(self.desk.guard.bars())
-                self.batches.tick()
-                self.desk.tick()
-                self._watchers.tick(self.desk.setup.ledger, self.desk.calls.values(), self.desk.coverage)
+                parts = self._write, self._look_at_files, self._look_after_budgets, self.batches.tick, self.desk.tick
+                for part in (*parts, self._show):
+                    self._survive(part)
+
+    def _survive(self, part: Callable[[], None]) -> None:
+        """An error in one part of the once-a-second work must not stop the others: it is said once."""
+        try:
+            part()
+        except Exception:
+            if part.__qualname__ not in self._failed:
+                self._failed.add(part.__qualname__)
+                log.warning("llmtab: %s failed; it is tried again every second", part.__qualname__, exc_info=True)
+
+    def _write(self) -> None:
+        if self.desk.setup is not None:
+            self.desk.setup.ledger.tick()
+
+    def _look_at_files(self) -> None:
+        if self.desk.setup is not None:
+            edited = self._upkeep.tick(self.desk.setup, self._watchers.note)
+            if edited is not None:
+                self._put_in_force(edited)
+
+    def _look_after_budgets(self) -> None:
+        if self.desk.guard is not None:
+            self.desk.guard.tick(self.desk.calls)
+            self._watchers.limits(self.desk.guard.bars())
+
+    def _show(self) -> None:
+        if self.desk.setup is not None:
+            self._watchers.tick(self.desk.setup.ledger, self.desk.calls.values(), self.desk.coverage)
 
     def done(self) -> None:
         """At shutdown every open call gets its line now (mitmproxy's error hooks come later); on a reload they

@@ -5,7 +5,7 @@ know what a value does. Values that look like secrets are never shown.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
@@ -17,6 +17,8 @@ MITMPROXY: Final = Path("~/.mitmproxy/config.yaml")
 HIDDEN: Final = "***"
 _SECRET: Final = re.compile(r"(?:^|_)(?:secret|token|password|passwd|webhook|credentials?|authorization)s?$")
 DEFAULT: Final = "default"
+_SWITCH: Final = {"": True, "true": True, "false": False, "toggle": True}
+_EXPECTED: Final = {str: "text (in quotes)", bool: "true or false"}
 
 type Loc = tuple[str | int, ...]
 
@@ -45,11 +47,43 @@ def options(
         if name in given:
             yield Value(name, given[name], "option")
         elif isinstance(written, dict) and name in written:
-            yield Value(name, written[name], f"{path}:{lines.get((name,)) or lines.get((name, 0), 1)}")
+            place = f"{path}:{lines.get((name,)) or lines.get((name, 0), 1)}"
+            if not _fits(written[name], kind):
+                raise ValueError(
+                    f"{place}: {name}: {written[name]!r}, expected {_EXPECTED.get(kind, 'a list of texts')}"
+                )
+            yield Value(name, written[name], place)
         elif said is not None:
             yield Value(name, said, f"environment {environment.variable(name)}")
         else:
             yield Value(name, _usual(name, default), DEFAULT)
+
+
+def given(table: tuple[environment.Option, ...], words: Iterable[str]) -> dict[str, Any]:
+    """`--set NAME=VALUE` as mitmproxy reads it. Raises ValueError for what is no option, or lacks its value."""
+    kinds = {name: kind for name, kind, *_ in table}
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if name not in kinds:
+            raise ValueError(f"there is no option {name}{environment.meant(name, kinds)}")
+        if kinds[name] == Sequence[str]:
+            found.setdefault(name, []).extend([text] if equals else [])
+        elif kinds[name] is bool:
+            if text not in _SWITCH:
+                raise ValueError(f"{name}: {text!r}, expected true or false")
+            found[name] = _SWITCH[text]
+        elif not equals:
+            raise ValueError(f"{name} has no value, expected --set {name}=VALUE")
+        else:
+            found[name] = text
+    return found
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if kind == Sequence[str]:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    return isinstance(value, kind)
 
 
 def _usual(name: str, default: Any) -> Any:

@@ -163,6 +163,23 @@ def checked(options: Any) -> Sources:
     )
 
 
+def held(options: Any) -> Config:
+    """What a start with these options would put in force; nothing is begun or written. Raises as the start would."""
+    found = checked(options).read()
+    if options.llmtab_chain_key:
+        chain_key(_existing(options.llmtab_chain_key, "llmtab_chain_key"))
+    spec = found.config.sections.get("budgets")
+    if spec or options.llmtab_budget:
+        from llmtab.budgets.policy import policy
+
+        said = policy(spec, found.config.timezone, options.llmtab_budget, 0.0)
+        if said and said.store is not None:
+            from llmtab.budgets.redis_store import RedisStore  # the extra `redis`; made, it has not connected yet
+
+            RedisStore(said.store, "check", None, said.limits)
+    return found.config
+
+
 def _chain_key(text: str) -> bytes | None:
     if not text:
         return None

@@ -30,7 +30,38 @@ ELSEWHERE: Final = "llmtab keeps no sums in this mode; llmtab top shows them in 
 WIDTH: Final = 100
 """Columns of what the commands answer."""
 
+SILENT: Final = logging.CRITICAL + 1
+"""Above every level of a log."""
+
 type Line = Mapping[str, Any]
+
+
+class _AboveTable(logging.Handler):
+    """Puts the log above the table: our own lines, and everybody's errors.
+
+    mitmproxy's own printer writes wherever the cursor stands, which is in the middle of the table.
+    """
+
+    def __init__(self, table: "LiveTable") -> None:
+        super().__init__()
+        self._table = table
+        self.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        root = logging.getLogger()
+        self._printers = [one for one in root.handlers if type(one).__name__ == "TermLogHandler"]
+        for printer in self._printers:
+            printer.setLevel(SILENT)
+        root.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.ERROR or (record.name == log.name and record.levelno >= logging.INFO):
+            style = "bad" if record.levelno >= logging.ERROR else "warn" if record.levelno >= logging.WARNING else "dim"
+            self._table.say(self.format(record), style)
+
+    def remove(self) -> None:
+        """The printer prints again: errors, until mitmproxy's option says what else."""
+        logging.getLogger().removeHandler(self)
+        for printer in self._printers:
+            printer.setLevel(logging.ERROR)
 
 
 class Watchers:
@@ -43,6 +74,7 @@ class Watchers:
         self._plain: Callable[[Line], str] | None = None
         self._days: Daybook | None = None
         self._flights: Flights | None = None
+        self._log: _AboveTable | None = None
         self._failed = False
         self._restore: dict[str, Any] = {}
         self._options: Any = None
@@ -83,6 +115,7 @@ class Watchers:
         self._days = Daybook(setup.ledger.path, setup.config.timezone)
         self._table = LiveTable(None, self._state)
         self._table.start(datetime.now().astimezone())
+        self._log = _AboveTable(self._table)
 
     # -- what happens --------------------------------------------------------------------------------------------------
 
@@ -208,6 +241,9 @@ class Watchers:
             except Exception:
                 self._trouble()
             self._table = None
+            if self._log is not None:
+                self._log.remove()
+                self._log = None
             if not exiting:
                 self._options.update(**self._restore)
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pytest
 from proxy import Proxy, until
 from test_start import failed, one
 from upstream import Upstream, reply, stream
@@ -178,6 +179,51 @@ def test_an_edited_limit_holds_at_once(start: Start, upstream: Upstream, tmp_pat
     (tmp_path / "llmtab.yaml").write_text("budgets: [{name: day, limit: 2 requests per day}]\n")
     until(lambda: proxy.call(URL, asked()).status == 200, "the edit")
     assert proxy.call(URL, asked()).status == 429
+
+
+def test_a_call_that_is_held_back_goes_when_its_limit_is_raised(
+    start: Start, upstream: Upstream, tmp_path: Path
+) -> None:
+    """While one call takes its time the file is edited: the call that waits for it goes before it is over."""
+    gate = threading.Event()
+    upstream.on(TARGET, stream(gate, {"model": "our-model", "choices": [], "usage": answer(0, 100)["usage"]}))
+    proxy = start(*config(tmp_path, "  - {name: one, limit: 1 requests, throttle: 60s}\n"))
+    got: list[int] = []
+    calls = [threading.Thread(target=lambda: got.append(proxy.call(URL, asked(stream=True)).status)) for _ in range(2)]
+    before = len(upstream.seen)
+    for call in calls:
+        call.start()
+    until(lambda: len(upstream.seen) - before == 1, "the first call")
+    time.sleep(0.5)
+    assert len(upstream.seen) - before == 1
+    config(tmp_path, "  - {name: one, limit: 2 requests, throttle: 60s}\n")
+    try:
+        until(lambda: len(upstream.seen) - before == 2, "the second call")
+        assert got == []
+    finally:
+        gate.set()
+        for call in calls:
+            call.join()
+    assert got == [200, 200]
+    assert [proxy.call(URL, asked()).status for _ in range(2)] == [429, 429]
+
+
+@pytest.mark.parametrize(
+    ("budgets", "header"),
+    [
+        ("  - {name: m, limit: 1 requests, match: {model: 'our-*'}}\n", "x-llmtab-model"),
+        ("  - {name: k, limit: 1 requests, per: [key]}\n", "x-llmtab-key"),
+        ("  tiers: {by: header:x-plan, levels: {gold: 9 requests, bronze: 1 requests}}\n", "x-llmtab-tier"),
+    ],
+)
+def test_a_header_of_ours_opens_no_limit(
+    start: Start, upstream: Upstream, tmp_path: Path, budgets: str, header: str
+) -> None:
+    """Labels are a client's own words; none stands for what the call is."""
+    upstream.on(TARGET, reply(answer(10, 10)))
+    proxy = start(*config(tmp_path, budgets))
+    said = [[("authorization", "Bearer sk-of-one"), ("x-plan", "bronze"), (header, value)] for value in ("gold", "z")]
+    assert [proxy.call(URL, asked(), headers=headers).status for headers in said] == [200, 429]
 
 
 def test_a_failed_call_gives_back_what_it_held(start: Start, upstream: Upstream, tmp_path: Path) -> None:

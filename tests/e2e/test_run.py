@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from machine import SECONDS, Machine
-from proxy import until
+from proxy import free_port, until
 from sdk import needs
 from test_lines import ASKED, CHAT
 from test_streams import CLAUDE_END, CLAUDE_START, CLAUDE_TEXT
@@ -87,6 +87,15 @@ def test_only_this_run(machine: Machine, upstream: Upstream) -> None:
     assert len(machine.lines()) == 2
 
 
+def test_a_bill_is_not_lost(machine: Machine, upstream: Upstream) -> None:
+    """Where its file cannot be written any more when the program is done, the bill is on standard error; the status is
+    still the program's. A bill's file is only made when there is a bill."""
+    (machine.work / "out").mkdir()
+    done = machine.run("sh", "-c", "ls out; rmdir out; exit 3", options=["--bill", "out/bill.json"])
+    assert (done.status, done.out, done.bill["calls"]) == (3, "", 0)
+    assert "--bill out/bill.json: No such file or directory" in done.err
+
+
 def test_labels(machine: Machine, upstream: Upstream) -> None:
     """--label is above LLMTAB_LABELS, that above the nearest .llmtab.yaml, that above the repository's name."""
     upstream.on(OPENAI, reply(CHAT))
@@ -128,6 +137,45 @@ def test_a_run_in_a_run(machine: Machine, upstream: Upstream) -> None:
     assert done.bill["calls"] == 2
 
 
+def test_a_proxy_with_a_ledger_of_its_own(machine: Machine, upstream: Upstream) -> None:
+    """After `llmtab env` a run reads the ledger that the shell's proxy really writes, and says so where it cannot know;
+    what is for a proxy of the run's own is refused, and --private, the way out it names, works."""
+    upstream.on(OPENAI, reply(CHAT))
+    port, team = free_port(), machine.work / "team.jsonl"
+    words = [
+        "proxy",
+        "-p",
+        str(port),
+        "--set",
+        f"llmtab_ledger={team}",
+        "--upstream",
+        machine.environment["HTTPS_PROXY"],
+    ]
+    words += ["--set", f"ssl_verify_upstream_trusted_ca={machine.environment['SSL_CERT_FILE']}"]
+    process = subprocess.Popen(
+        machine.command(*words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=machine.environment,
+        cwd=machine.work, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        shell = json.loads(machine.llmtab("env", "--wait", "--json", "--proxy", f"127.0.0.1:{port}").out)
+        until(lambda: bool(list((machine.ledger.parent / "running").glob("*.json"))), "the proxy's note")
+        done = machine.run(*python(TO_OPENAI), env=shell)
+        assert (done.bill["calls"], done.bill["ledger"], "ledger_sure" in done.bill) == (1, str(team), False), done.err
+        for options in (["--ledger", "foo.jsonl"], ["--budget", "1"]):
+            refused = machine.run("true", options=options, env=shell)
+            assert (refused.status, "add --private" in refused.err) == (125, True)
+        private = machine.run(*python(TO_OPENAI), options=["--budget", "1", "--private"], env=shell)
+        assert (private.status, private.bill["calls"]) == (0, 1), private.err
+        (note,) = (machine.ledger.parent / "running").glob("*.json")
+        note.unlink()
+        blind = machine.llmtab("run", "--", *python(TO_OPENAI), env=shell | {"LLMTAB_LEDGER": ""})
+        assert "where the proxy writes is not known" in blind.err
+        assert machine.run("true", env=shell | {"LLMTAB_LEDGER": ""}).bill["ledger_sure"] is False
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
 @pytest.mark.parametrize(
     ("command", "status"),
     [
@@ -153,9 +201,12 @@ def test_arguments_are_left_alone(machine: Machine) -> None:
 def test_a_wrong_option_starts_nothing(machine: Machine) -> None:
     """A proxy that does not start: one line that says why, status 125, and the program is not started."""
     for options in (["--budget", "much"], ["--set", "llmtab_fsync=never"], ["--set", "llmtab_legder=x"],
-                    ["--config", "gone.yaml"], ["--label", "Web"]):  # fmt: skip
+                    ["--config", "gone.yaml"], ["--label", "Web"], ["--set", "nosuch=1"], ["--set", "server=false"],
+                    ["--set", "llmtab_table=on"], ["--bill", "gone/bill"], ["--bill", "."]):  # fmt: skip
         done = machine.run("touch", "started", options=options)
         assert (done.status, len(done.err.splitlines())) == (125, 1), done.err
+        assert options[1].partition("=")[0] in done.err or options[0] in done.err, done.err
+        assert "llmtab: " not in done.err
     assert not (machine.work / "started").exists()
 
 

@@ -1,6 +1,7 @@
 """Starting: what is wrong is one clear line and a non-zero exit, what is unwise a warning, and what is right runs."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -92,6 +93,44 @@ def test_a_port_in_use_stops_the_start(proxy: Proxy, tmp_path: Path, conf: Path)
     assert done.returncode != 0
     lines = [line for line in (done.stdout + done.stderr).splitlines() if "Loading script" not in line]
     assert str(proxy.port) in one([line for line in lines if "logged during startup" not in line])
+
+
+def llmtab_proxy(conf: Path, *arguments: str) -> list[str]:
+    """What starts `llmtab proxy` on any free port."""
+    return [sys.executable, "-m", "llmtab.cli", "proxy", "-p", "0", "--set", f"confdir={conf}", *arguments]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--bogus"], "llmtab proxy: unrecognized arguments: --bogus (see llmtab proxy --help, mitmdump --help)"),
+        (["--set", "llmtab_bugdet=1"], "did you mean llmtab_budget?"),
+        (["--set", "nosuch=1"], "there is no option nosuch"),
+    ],
+)
+def test_wrong_arguments_are_one_line(arguments: list[str], said: str, tmp_path: Path, conf: Path) -> None:
+    """`llmtab proxy` with an argument that nobody knows: what is wrong with it, and no word on how to use the proxy."""
+    environment = os.environ | {"PYTHONPATH": str(MAIN.parent)}
+    arguments = [*arguments, "--set", f"llmtab_ledger={tmp_path}/l.jsonl", "--set", "termlog_verbosity=warn"]
+    done = subprocess.run(
+        llmtab_proxy(conf, *arguments), capture_output=True, text=True, timeout=60, env=environment, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert said in one([line for line in (done.stdout + done.stderr).splitlines() if "during startup" not in line])
+
+
+def test_how_to_use_it_is_said_when_it_listens(tmp_path: Path, conf: Path) -> None:
+    """With any free port as well: the one it has got is in the line to paste."""
+    environment = os.environ | {"PYTHONPATH": str(MAIN.parent)}
+    process = subprocess.Popen(
+        llmtab_proxy(conf, "--set", f"llmtab_ledger={tmp_path}/l.jsonl", "--set", "termlog_verbosity=warn"),
+        stdout=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    assert process.stdout
+    line = process.stdout.readline()
+    process.terminate()
+    process.communicate(timeout=PATIENCE)
+    assert re.search(r'any client: eval "\$\(llmtab env --proxy http://127\.0\.0\.1:[1-9]\d+\)"', line), line
 
 
 def test_the_folder_is_no_script(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from llmtab.budgets.amounts import REQUESTS, TOKENS, USD, scaled
-from llmtab.budgets.limits import METERED, Limit, Limits, Touched
+from llmtab.budgets.limits import METERED, Limit, Limits, Touched, facts_with
 
 type Line = Mapping[str, Any]
 
@@ -48,7 +48,7 @@ NOTHING: Final = Needs(Touched(()), ())
 def facts_of(line: Line) -> dict[str, str]:
     """What limits are chosen by, of a finished call."""
     client, budget = line.get("client") or {}, line.get("budget") or {}
-    found = {
+    facts = {
         "provider": line.get("provider"),
         "model": line.get("request_model") or line.get("response_model"),
         "host": line.get("host"),
@@ -56,9 +56,8 @@ def facts_of(line: Line) -> dict[str, str]:
         "address": client.get("address"),
         "operation": line.get("operation"),
         "tier": budget.get("tier"),
-        **(line.get("labels") or {}),
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return facts_with(line.get("labels") or {}, facts)
 
 
 def counted_at(line: Line) -> float:

@@ -9,12 +9,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import time
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, Literal, NamedTuple, cast
 
 from llmtab.budgets.amounts import REQUESTS, WEIGHT, number
 from llmtab.budgets.buckets import State
 from llmtab.budgets.charges import Need, Needs, charges, counted_at
-from llmtab.budgets.limits import WORDS, Limit
+from llmtab.budgets.limits import WORDS, Limit, facts_with
 from llmtab.budgets.needs import needs_of, outgrown, refusing
 from llmtab.budgets.notices import Notices
 from llmtab.budgets.policy import Header, Policy
@@ -22,6 +22,7 @@ from llmtab.budgets.refusal import Refusal, moment, refusal
 from llmtab.budgets.store import Denied, Store, Verdict
 from llmtab.budgets.windows import EVER, Window
 from llmtab.budgets.worst import Worst, look, usual, worst
+from llmtab.estimates.asking import is_long
 from llmtab.estimates.habits import Habits, kinds
 from llmtab.events import request_reader
 from llmtab.exchange import Exchange
@@ -43,6 +44,10 @@ LOST: Final = 10.0
 """Seconds after which the reservation of a call that left no line is given back."""
 
 type Gone = Callable[[], bool]
+type Came = Callable[[], int | None]
+"""Bytes of an answer so far; None when it is not under way, or no more."""
+type Again = Literal["again"]
+AGAIN: Final[Again] = "again"
 
 
 @dataclass(slots=True)
@@ -56,6 +61,8 @@ class Admission:
     facts: dict[str, str]
     names: tuple[str, ...]
     at: float
+    came: Came | None = None
+    """Of an answer that is no exchange of its own."""
     missing: float = 0.0
 
 
@@ -74,6 +81,8 @@ class Gate:
         self.store = store
         self.ready: asyncio.Event | None = None
         """Set when what the ledger says has been counted; None: it has."""
+        self.replaced = False
+        """Whether other budgets are in force by now."""
         self._notices = notices
         self._habits = Habits()
         self._open: dict[str, Admission] = {}
@@ -88,21 +97,34 @@ class Gate:
     # -- before the call -----------------------------------------------------------------------------------------------
 
     async def decide(
-        self, call: Call, claim: Claim, length: str, prices: PriceBook, *, header: Header, gone: Gone = bool
-    ) -> Refusal | None:
-        """None where the call may go (its worst case is reserved), else what the client is told.
+        self,
+        call: Call,
+        claim: Claim,
+        length: str,
+        prices: PriceBook,
+        *,
+        header: Header,
+        gone: Gone = bool,
+        came: Came | None = None,
+    ) -> Refusal | Again | None:
+        """None where the call may go (its worst case is reserved), else what the client is told; AGAIN where other
+        budgets came into force meanwhile, whose business it is.
 
         `length`: the request's `content-length`; `header(name)`: any header of the request; `gone()`: whether the
         client has left. The call's `budget` says what its line will. A WebSocket asks for each frame that asks, with a
-        call of its own.
+        call of its own; `came()` tells of its answer.
         """
         if self.ready is not None:
             await self.ready.wait()
-        request, model = look(call, claim, length)
+        if is_long(call.body() or b"", call.headers.get("content-encoding", "")):
+            looked = await asyncio.to_thread(look, call, claim, length)
+        else:
+            looked = look(call, claim, length)
+        model = looked.model
         facts = self._facts(call, claim, model)
         tiers = self.policy.tiers
         if tiers is not None:
-            tier = tiers.of(facts, header)
+            tier = tiers.of(facts, call.labels, header)
             if tier is not None:
                 facts["tier"] = tier
             elif tiers.refuses:
@@ -112,7 +134,7 @@ class Gate:
             return None
         names = kinds({"provider": claim.binding.provider, "request_model": model, "labels": call.labels})
         habit = self._habits.of(names)
-        case = worst(call, claim, request, model, habit, prices, call.began)
+        case = worst(call, claim, looked, habit, prices, call.began)
         likely = usual(call, claim, case, model, habit, prices, call.began) if touched.usual else None
         unbilled = (facts["provider"], facts.get("key")) in self._unbilled
         needs = needs_of(touched, case, likely, self._weights, unbilled=unbilled)
@@ -122,10 +144,12 @@ class Gate:
         verdict = await self.store.reserve(call.id, needs, began)
         if verdict.denied is not None:
             verdict = await self._patiently(call, needs, verdict, gone)
-            if verdict.denied is not None:
-                return self._refuse(call, claim, verdict.denied, touched.names, facts.get("tier"))
+        if self.replaced:
+            return AGAIN
+        if verdict.denied is not None:
+            return self._refuse(call, claim, verdict.denied, touched.names, facts.get("tier"))
         call.budget = self._noted(touched.names, facts, began, verdict.at)
-        self._open[call.id] = Admission(needs, case, likely, facts, names, verdict.at)
+        self._open[call.id] = Admission(needs, case, likely, facts, names, verdict.at, came)
         return None
 
     def _facts(self, call: Call, claim: Claim, model: str) -> dict[str, str]:
@@ -137,7 +161,7 @@ class Gate:
             "provider": binding.provider, "model": model or None, "host": call.host, "key": client.get("key"),
             "address": client.get("address"), "operation": operation,
         }  # fmt: skip
-        return {name: value for name, value in facts.items() if value} | call.labels
+        return facts_with(call.labels, facts)
 
     async def _patiently(self, call: Call, needs: Needs, verdict: Verdict, gone: Gone) -> Verdict:
         """Ask again while the limit that refuses wants calls held back; other calls go on meanwhile."""
@@ -156,6 +180,8 @@ class Gate:
                 pass
             finally:
                 self._waiting -= 1
+            if self.replaced:
+                break
             verdict = await self.store.reserve(call.id, needs, max(time(), call.began))
         return verdict
 
@@ -234,10 +260,10 @@ class Gate:
         """About once a second: streams that outgrow their reservation are followed, calls that left no line are
         forgotten, leases renewed. `calls`: those under way."""
         for ident, admission in list(self._open.items()):
-            exchange = calls.get(ident)
-            if exchange is not None:
+            came = _came(admission, calls.get(ident))
+            if came is not None:
                 admission.missing = 0.0
-                self._follow(ident, admission, exchange)
+                self._follow(ident, admission, came)
             elif not admission.missing:
                 admission.missing = now
             elif now - admission.missing > LOST:
@@ -251,11 +277,11 @@ class Gate:
         if self._notices is not None:
             self._notices.tick(self.store, now)
 
-    def _follow(self, ident: str, admission: Admission, exchange: Exchange) -> None:
+    def _follow(self, ident: str, admission: Admission, came: int) -> None:
         case, likely = admission.worst, admission.usual
         if case.bounded and likely is None:
             return
-        more, admission.worst, admission.usual = outgrown(admission.needs, case, likely, exchange.progress().bytes)
+        more, admission.worst, admission.usual = outgrown(admission.needs, case, likely, came)
         if more is not None:
             self.store.extend(ident, more, admission.at)
 
@@ -274,6 +300,11 @@ class Gate:
         self._open, self._unbilled = old._open, old._unbilled
         old._open = {}
 
+    def give_way(self) -> None:
+        """Other budgets, or none, are in force from here on: calls that are held back are theirs."""
+        self.replaced = True
+        self._wake()
+
     def adopt(self) -> None:
         """What the calls that were taken over may still need is reserved here as well."""
         for ident, admission in self._open.items():
@@ -291,6 +322,12 @@ class Gate:
     def under_way(self) -> int:
         """Calls that hold a reservation."""
         return len(self._open)
+
+
+def _came(admission: Admission, exchange: Exchange | None) -> int | None:
+    if exchange is not None:
+        return exchange.progress().bytes
+    return admission.came() if admission.came is not None else None
 
 
 def _denied(name: str, why: Any, limit: Limit | None = None) -> Denied:

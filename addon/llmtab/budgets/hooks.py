@@ -90,8 +90,10 @@ def _on_sockets(meter: Any, guard: Guard, send: Send) -> None:
 
 async def _refused(guard: Guard, socket: Socket, call: Call, content: bytes, flow: Any) -> bytes | None:
     """The frame that goes back in the place of one that a budget refuses; None where it may pass."""
-    asked = replace(call, body=lambda: content)
+    asked, claim = replace(call, body=lambda: content), socket.claim
+    if model := socket.model(call):  # what was set up for the whole session stands in no frame that asks
+        claim = replace(claim, captures={**claim.captures, "model": model})
     header, gone = flow.request.headers.get, lambda: not flow.client_conn.connected
-    refused = await guard.frame(asked, socket.claim, header, gone)
+    refused = await guard.frame(asked, claim, header, gone, lambda: socket.came(call))
     call.budget, call.refused = asked.budget, asked.refused
     return None if refused is None else refused.frame or b""

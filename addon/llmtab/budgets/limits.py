@@ -15,12 +15,13 @@ from llmtab.budgets.weights import COUNTER, is_reference
 from llmtab.budgets.windows import Window, window
 
 METERED: Final = frozenset({"metered", "subscription_overage"})
-WORDS: Final = ("provider", "model", "host", "key", "address", "operation", "tier")
-"""Facts that are no labels; any other key of `match` or `per` is one."""
+WORDS: Final = frozenset({"provider", "model", "host", "key", "address", "operation", "tier"})
+"""Facts that are no labels; any other key of `match` or `per` is one. A label of such a name is none of theirs."""
 REMEMBERED: Final = 4096
 """Combinations of facts whose limits, and buckets, are remembered: a caller's next call is much like its last one."""
 NOBODY: Final = "-"
 """The bucket of calls that do not say what `per` asks for."""
+_PARTS: Final = str.maketrans({"%": "%25", "|": "%7C"})
 
 type Facts = Mapping[str, str]
 type Fits = Callable[[Facts], bool]
@@ -69,8 +70,8 @@ class Limit:
         object.__setattr__(self, "kind", repr(kind))
 
     def key(self, facts: Facts) -> str:
-        """The bucket of a call: the values of `per`."""
-        return "|".join([facts.get(name) or NOBODY for name in self.per])
+        """The bucket of a call: the values of `per`, spelt so that no other values make the same one."""
+        return "|".join([_part(facts.get(name)) for name in self.per])
 
 
 class Touched:
@@ -129,6 +130,19 @@ class Limits:
         return found
 
 
+def facts_with(labels: Mapping[str, str], facts: Mapping[str, str | None]) -> dict[str, str]:
+    """What limits are chosen by: what is known of a call, and its labels. A client writes labels, and facts are what
+    holds it: no label stands for one, not even for one that is absent."""
+    found = {name: value for name, value in labels.items() if name not in WORDS}
+    return found | {name: value for name, value in facts.items() if value}
+
+
+def _part(value: str | None) -> str:
+    if not value:
+        return NOBODY
+    return value.translate(_PARTS) if value != NOBODY else "%2D"
+
+
 def limit(
     spec: Mapping[str, Any], zone: tzinfo = UTC, *, name: str = "", also: Mapping[str, str] | None = None
 ) -> Limit:
@@ -144,7 +158,7 @@ def limit(
         amount=size.value, unit=size.unit, window=over,
         fits=_but(match, exempt),
         per=tuple(spec.get("per") or ()),
-        soft=share(spec["soft"], size) if spec.get("soft") else None if spec.get("hard", True) else size.value,
+        soft=_soft(spec["soft"], size) if spec.get("soft") else None if spec.get("hard", True) else size.value,
         hard=bool(spec.get("hard", True)),
         burst=burst,
         throttle=seconds(spec["throttle"]) if spec.get("throttle") else 0.0,
@@ -166,6 +180,13 @@ def parse(text: str, zone: tzinfo, *, sliding: bool = False, unit: str | None = 
     """`100 USD per month`, `50 requests/minute`, `5 USD` (for ever). Raises ValueError."""
     size, _, period = re.sub(r"\s*/\s*", " per ", text.strip(), count=1).partition(" per ")
     return amount(size, unit), window(period, zone, sliding=sliding)
+
+
+def _soft(text: str, of: Amount) -> int:
+    found = share(text, of)
+    if not 0 < found <= of.value:
+        raise ValueError(f"soft: {text!r}, expected more than nothing of the limit and at most the whole of it ({of})")
+    return found
 
 
 def share(text: str, of: Amount) -> int:

@@ -1,5 +1,7 @@
 """Who has to be told that a limit is near or reached: once for each bucket and window, and once when it is over.
 
+A sliding window has no end: what was told of it is over when the spending has fallen well below where it was told.
+
 Knows limits and states. Must not know how a message travels: that is `alerts`.
 """
 
@@ -19,6 +21,8 @@ from llmtab.cells import safe
 log = logging.getLogger("llmtab")
 
 REMEMBERED: Final = 100_000
+WELL: Final = 0.9
+"""Of the amount at which it was told: a sliding window in use goes up and down by a bin all the time."""
 
 type Told = tuple[str, str, str, float, int]
 """(event, limit, bucket, start of its window, the amount at which it is told)."""
@@ -45,7 +49,7 @@ class Notices:
         """Says of each bucket that was near its limit when it no longer is."""
         for (event, name, key), (limit, start) in list(self._told.items()):
             state = store.state(limit, key, now)
-            if state.spent >= _level(event, limit) or (event == "hard_limit" and state.start == start):
+            if not _is_over(event, limit, state, start):
                 continue
             del self._told[event, name, key]
             if event == "soft_limit" or limit.soft is None:
@@ -92,6 +96,18 @@ class Notices:
         level = logging.INFO if event == "recovered" else logging.WARNING
         log.log(level, "llmtab: %s", facts["text"])
         self._send(facts)
+
+
+def _is_over(event: str, limit: Limit, state: State, start: float) -> bool:
+    """Whether what was told of a bucket, in the window that began at `start`, no longer holds."""
+    level = _level(event, limit)
+    if not limit.window.sliding:
+        return state.spent < level and (event != "hard_limit" or state.start != start)
+    if event == "soft_limit":
+        return state.spent < level * WELL
+    # Of a sliding window a state begins where the span does, which moves on: a call may be refused with little spent.
+    low = level * WELL if limit.soft is None else min(limit.soft, level * WELL)
+    return state.spent < low and not start <= state.start < start + limit.window.seconds
 
 
 def _level(event: str, limit: Limit) -> int:

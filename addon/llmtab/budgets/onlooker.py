@@ -14,7 +14,7 @@ from llmtab.budgets.buckets import State
 from llmtab.budgets.checkpoint import checkpoint_path, load
 from llmtab.budgets.limits import Limit
 from llmtab.budgets.policy import Policy
-from llmtab.budgets.rebuild import Counter, Place, horizon, unread
+from llmtab.budgets.rebuild import Counter, horizon, unread
 from llmtab.budgets.store import Embedded
 
 SHARED: Final = 10.0
@@ -35,14 +35,15 @@ class Onlooker:
         """(limit, bucket, state) of all that holds anything now. Raises OSError."""
         limits, now = self._said.limits, self._clock()
         if self._said.store is not None:
-            from llmtab.budgets.redis_store import shared
+            from llmtab.budgets.redis_look import shared
 
             return asyncio.run(shared(self._said.store, limits, now))
         if self._counter is None:
-            place = load(checkpoint_path(self._ledger), limits, self._store, now) or Place()
+            place = load(checkpoint_path(self._ledger), limits, self._store, now)
             self._counter = Counter(limits, self._store, place)
         for line in unread(self._ledger, self._counter.place, horizon(limits, now)):
             self._counter.add(line)
+        self._store.tick(now)
         return [*rows_of(limits, self._store, now)]
 
     def bars(self) -> list[Bar]:

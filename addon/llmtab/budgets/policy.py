@@ -30,10 +30,10 @@ class Tiers:
     refuses: bool
     """Whether callers of no tier are refused."""
 
-    def of(self, facts: Mapping[str, str], header: Header) -> str | None:
+    def of(self, facts: Mapping[str, str], labels: Mapping[str, str], header: Header) -> str | None:
         """The tier of a call; None where none fits."""
         kind, _, name = self.by.partition(":")
-        value = header(name) if kind == "header" else facts.get(name or kind)
+        value = header(name) if kind == "header" else labels.get(name) if kind == "label" else facts.get(kind)
         if value is not None:
             if value in self.names and value != OTHERS:
                 return value
@@ -63,34 +63,40 @@ def policy(spec: Mapping[str, Any] | list[Any] | None, zone: tzinfo = UTC, run: 
     """
     spec = {"limits": spec} if isinstance(spec, list) else spec or {}
     zone = ZoneInfo(spec["zone"]) if spec.get("zone") else zone
-    taken: set[str] = set()
-    found = [_limit(one, zone, taken) for one in spec.get("limits") or ()]
-    tiers = None
-    if said := spec.get("tiers"):
-        for level, its in said["levels"].items():
-            found += [_limit(one, zone, taken, tier=level) for one in its]
+    said, tiers = spec.get("tiers"), None
+    specs = [(one, None) for one in spec.get("limits") or ()]
+    if said:
+        specs += [(one, level) for level, its in said["levels"].items() for one in its]
         tiers = Tiers(said["by"], tuple(said["levels"]), said.get("on_unmatched") == "refuse")
+    taken = {one["name"] for one, _ in specs if one.get("name")}
+    found = [_limit(one, zone, taken, level) for one, level in specs]
     if run:
-        found.append(_of_run(run, now))
+        found.append(_of_run(run, now, taken))
     return Policy(Limits(found), tiers, spec.get("store"), bool(spec.get("headers")))
 
 
-def _limit(spec: Mapping[str, Any], zone: tzinfo, taken: set[str], tier: str | None = None) -> Limit:
+def _limit(spec: Mapping[str, Any], zone: tzinfo, taken: set[str], tier: str | None) -> Limit:
     own = ZoneInfo(spec["zone"]) if spec.get("zone") else zone
-    wanted = spec.get("name") or slug(f"{tier}-{spec['limit']}" if tier and tier != OTHERS else spec["limit"])
+    wanted = slug(f"{tier}-{spec['limit']}" if tier and tier != OTHERS else spec["limit"])
+    name = spec.get("name") or _free(wanted, taken)
+    also = None if tier is None else {"tier": re.sub(r"([*?[])", r"[\1]", tier)}
+    return replace(limit(spec, own, also=also), name=name)
+
+
+def _free(wanted: str, taken: set[str]) -> str:
+    """A name that no other limit has: spending is kept by it."""
     name, number = wanted, 1
     while name in taken:
         number += 1
         name = f"{wanted}-{number}"
     taken.add(name)
-    also = None if tier is None else {"tier": re.sub(r"([*?[])", r"[\1]", tier)}
-    return replace(limit(spec, own, also=also), name=name)
+    return name
 
 
-def _of_run(text: str, now: float) -> Limit:
+def _of_run(text: str, now: float, taken: set[str]) -> Limit:
     amount(text)  # no window: `5 USD per day` is a limit of llmtab.yaml
     made = limit({"limit": text})
-    return replace(made, name=RUN, window=Window(RUN), since=now, own=True, usual=True)
+    return replace(made, name=_free(RUN, taken), window=Window(RUN), since=now, own=True, usual=True)
 
 
 def _is_pattern(text: str) -> bool:

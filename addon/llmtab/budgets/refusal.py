@@ -74,6 +74,12 @@ def waiting(denied: Denied, now: float) -> float | None:
     return None
 
 
+def _shown(value: int, unit: str) -> str:
+    """An amount; what is too little to be rounded is shown as it is."""
+    rounded = show(value, unit)
+    return f"{number(value, unit):f} {unit}" if value and rounded == show(0, unit) else rounded
+
+
 def told(denied: Denied) -> str:
     """One sentence with the limit's name and the arithmetic."""
     (limit, key, amount), state, why = denied
@@ -85,14 +91,14 @@ def told(denied: Denied) -> str:
     if why == "store":
         return f"llmtab: {what}: its store cannot be reached, and what may be spent without it is spent"
     parts = [
-        f"limit {show(limit.amount, limit.unit)} {limit.window}".rstrip(),
-        f"spent {show(state.spent, limit.unit)}",
+        f"limit {_shown(limit.amount, limit.unit)} {limit.window}".rstrip(),
+        f"spent {_shown(state.spent, limit.unit)}",
     ]
     if limit.burst:
-        parts.insert(1, f"burst {show(limit.burst, limit.unit)}")
+        parts.insert(1, f"burst {_shown(limit.burst, limit.unit)}")
     if state.carried:
-        parts.append(f"overdrawn before {show(state.carried, limit.unit)}")
-    parts += [f"reserved {show(state.reserved, limit.unit)}", f"this call up to {show(amount, limit.unit)}"]
+        parts.append(f"overdrawn before {_shown(state.carried, limit.unit)}")
+    parts += [f"reserved {_shown(state.reserved, limit.unit)}", f"this call up to {_shown(amount, limit.unit)}"]
     if why == "too_large":
         usual = "" if limit.usual else ", `reserve: usual`"
         less = "a shorter prompt" if limit.unit == INPUT else f"a lower max_tokens{usual}"

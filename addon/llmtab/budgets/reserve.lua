@@ -1,7 +1,10 @@
 -- All of a call's needs or none: one step over every bucket it touches, by the server's clock.
--- ARGV: prefix, call, lease in seconds, needs as JSON. A fixed window comes as [start, end] of the one that the caller
--- takes for the present one and of the next; the server's clock decides.
--- Returns {word, now, states}: yes, no, or clock (neither window is the present one).
+-- ARGV: prefix, call, lease in seconds, needs as JSON, epoch. A fixed window comes as [start, end] of the one that the
+-- caller takes for the present one and of the next; the server's clock decides.
+-- Returns {word, now, states}: yes, no, clock (neither window is the present one), or emptied (nothing was done).
+if emptied(ARGV[5]) then
+    return {'emptied', '0', {}}
+end
 local ident, lease, needs = ARGV[2], tonumber(ARGV[3]), cjson.decode(ARGV[4])
 for _, old in ipairs(redis.call('ZRANGEBYSCORE', prefix .. ':leases', '-inf', now, 'LIMIT', 0, 50)) do
     release(old)
@@ -32,7 +35,7 @@ for i, need in ipairs(needs) do
             local over = number(before, 's') + number(before, 'r') + number(before, 'c') - need.amount
             carried = math.max(0, math.min(over, need.burst))
         end
-        tills[i] = till + math.min(math.max(till - start, 3600), 2678400)
+        tills[i] = till + grace(till - start)
     end
     local reserved, wants = number(key, 'r'), tonumber(need.wants)
     local total, most = spent + reserved + carried + wants, need.amount + need.burst

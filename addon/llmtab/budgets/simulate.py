@@ -1,7 +1,8 @@
 """An old ledger under new limits: what would have been warned of, held back and refused, and what it would have saved.
 
 Knows lines and limits. Must not know files or terminals. Calls begin and end when they did, side by side as they were;
-a call that is refused spends nothing. What nobody can know is whether its client would have tried again.
+a call that is refused spends nothing. What nobody can know is whether its client would have tried again, and what a
+header said: a ledger holds none.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,12 +12,17 @@ from heapq import heappop, heappush
 from typing import Any, Final, NamedTuple
 
 from llmtab.budgets.amounts import USD, scaled
-from llmtab.budgets.charges import Needs, calls, charges, counted_at
-from llmtab.budgets.limits import Limit, Limits
+from llmtab.budgets.charges import Needs, calls, charges, counted_at, facts_of
+from llmtab.budgets.limits import METERED, Limit
+from llmtab.budgets.needs import refusing
+from llmtab.budgets.policy import Policy
 from llmtab.budgets.store import Denied, Embedded
 
 SWEEP: Final = 10_000
 """Calls between two looks for windows that are over."""
+
+UNMATCHED: Final = "tiers"
+"""The row of calls that are refused because they are of no tier."""
 
 type Line = Mapping[str, Any]
 
@@ -30,6 +36,8 @@ class Past(NamedTuple):
     needs: Needs
     spent: Needs
     usd: Decimal
+    unpriced: str
+    """The limit that refuses it because its price is not known; "" where none does."""
 
 
 @dataclass(slots=True)
@@ -47,11 +55,11 @@ class Outcome:
 class Simulation:
     """`add` every line in the ledger's order, then `run`."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.outcomes: Final = {limit.name: Outcome() for limit in limits.all}
-        self.calls = self.refused = self.refused_then = 0
+    def __init__(self, said: Policy) -> None:
+        self.outcomes: Final = {limit.name: Outcome() for limit in said.limits.all}
+        self.calls = self.refused = self.refused_then = self.unknown_tiers = 0
         self.usd = self.saved = Decimal(0)
-        self._limits = limits
+        self._limits, self._tiers = said.limits, said.tiers
         self._store = Embedded()
         self._past: list[Past] = []
 
@@ -66,13 +74,35 @@ class Simulation:
                 at = counted_at({"time": main.get("time")})
             except ValueError:
                 continue
-            spent = charges(self._limits, call, at)
             usd = sum((Decimal(line.get("cost_usd") or 0) for line in call), Decimal(0))
             self.calls += 1
             self.usd += usd
+            tier, refused = self._tier(main)
+            if refused:
+                unmatched = self.outcomes.setdefault(UNMATCHED, Outcome())
+                unmatched.calls += 1
+                self._refuse(unmatched, usd)
+                continue
+            main = {**main, "budget": {"tier": tier}}
+            spent = charges(self._limits, [main, *call[1:]], at)
             if spent:
                 end = at + float((main.get("timing") or {}).get("duration_ms", 0)) / 1000
-                self._past.append(Past(at, end, len(self._past), _reserved(main, spent), spent, usd))
+                unpriced = _unpriced(main, spent)
+                self._past.append(Past(at, end, len(self._past), _reserved(main, spent), spent, usd, unpriced))
+
+    def _tier(self, main: Line) -> tuple[str | None, bool]:
+        """(the tier of a call, whether it is refused for having none). Where a header tells, it is the one that the
+        line names, if there still is such a tier."""
+        if self._tiers is None:
+            return None, False
+        if self._tiers.by.startswith("header:"):
+            then = (main.get("budget") or {}).get("tier")
+            if then in self._tiers.names:
+                return str(then), False
+            self.unknown_tiers += 1
+            return None, False
+        tier = self._tiers.of(facts_of(main), main.get("labels") or {}, lambda name: None)
+        return tier, tier is None and self._tiers.refuses
 
     def run(self) -> None:
         """Lets all calls happen again."""
@@ -91,19 +121,25 @@ class Simulation:
         ident = str(past.number)
         for name in past.needs.touched.names:
             self.outcomes[name].calls += 1
+        if past.unpriced:
+            self._refuse(self.outcomes[past.unpriced], past.usd)
+            return
         denied = self._store.reserve_now(ident, past.needs, past.at).denied
         if denied is not None:
             outcome = self.outcomes[denied.need.limit.name]
             if not _waits(denied, past.at):
-                outcome.refused += 1
-                outcome.saved += past.usd
-                self.refused += 1
-                self.saved += past.usd
+                self._refuse(outcome, past.usd)
                 return
             outcome.throttled += 1
             self._store.extend(ident, past.needs, past.at)
         self._store.renew([ident], past.end)
         heappush(running, (past.end, past.number, past))
+
+    def _refuse(self, outcome: Outcome, usd: Decimal) -> None:
+        outcome.refused += 1
+        outcome.saved += usd
+        self.refused += 1
+        self.saved += usd
 
     def _settle(self, past: Past) -> None:
         self._store.settle(str(past.number), past.spent, past.at)
@@ -122,7 +158,7 @@ class Simulation:
             for name, one in self.outcomes.items()
         ]  # fmt: skip
         return {"calls": self.calls, "cost_usd": self.usd, "refused": self.refused, "saved_usd": self.saved,
-                "refused_then": self.refused_then, "limits": limits}  # fmt: skip
+                "refused_then": self.refused_then, "unknown_tiers": self.unknown_tiers, "limits": limits}  # fmt: skip
 
 
 def _reserved(main: Line, spent: Needs) -> Needs:
@@ -133,6 +169,16 @@ def _reserved(main: Line, spent: Needs) -> Needs:
     least = scaled(Decimal(high), USD)
     by = zip(spent.touched.kinds, spent.amounts, strict=True)
     return Needs(spent.touched, [max(amount, least) if kind.unit == USD else amount for kind, amount in by])
+
+
+def _unpriced(main: Line, spent: Needs) -> str:
+    """The limit that would have refused a call because nobody knew its price before it left."""
+    reason = str(main.get("cost_reason") or "")
+    known = main.get("cost_usd") is not None or (main.get("estimate") or {}).get("cost_p90_usd") is not None
+    if known or not (reason == "unknown_model" or reason.startswith("unpriced:")):
+        return ""
+    against = refusing(spent.touched.kinds, unbilled=main.get("billing") not in METERED)
+    return against.name if against is not None else ""
 
 
 def _waits(denied: Denied, at: float) -> bool:

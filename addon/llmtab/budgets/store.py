@@ -4,19 +4,26 @@ Knows buckets, windows and reservations, and that a decision over all limits a c
 calls, lines or files. Amounts are whole numbers, times epoch seconds.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from llmtab.budgets.buckets import Bucket, State, Together
 from llmtab.budgets.charges import Need, Needs
 from llmtab.budgets.limits import REMEMBERED, Limit, Touched
-from llmtab.budgets.windows import Span
+from llmtab.budgets.windows import EVER, Span
+
+log = logging.getLogger("llmtab")
 
 LEASE: Final = 120.0
 """Seconds after which a reservation that nobody renews is given back."""
 GRACE: Final = 86_400.0
 """Seconds that a window which is over is kept at most: clocks are set back, and long calls end late."""
 MOST_BUCKETS: Final = 200_000
+"""Kept of the present, and as many of windows before it."""
+ROOM: Final = 0.9
+"""Of them so many stay where there were too many: not every new caller is to make a search."""
 
 type Why = Literal["busy", "exceeded", "too_large", "unpriced", "tier", "store"]
 
@@ -86,6 +93,9 @@ class Embedded:
     """Buckets in this process's memory, of one set of limits. One thread."""
 
     def __init__(self) -> None:
+        self.clock: Callable[[], float] = lambda: EVER
+        """No sliding window moves on beyond this moment: what a clock that was ahead has booked would make it forget
+        what is in it."""
         self._buckets: dict[tuple[str, str], Bucket] = {}
         self._past: dict[tuple[str, str, float], Bucket] = {}
         self._together: dict[Touched, Together] = {}
@@ -94,6 +104,8 @@ class Embedded:
         """The window of each limit that was asked for last."""
         self._held: dict[str, Held] = {}
         self._swept = 0.0
+        self._flooded: set[str] = set()
+        """Limits of which it was said that they have too many callers."""
 
     async def reserve(self, ident: str, needs: Needs, at: float) -> Verdict:
         return self.reserve_now(ident, needs, at)
@@ -158,14 +170,19 @@ class Embedded:
             if newest is not None:
                 self._leave(newest)
             self._buckets[place] = bucket
-            bucket.before = self._past.get((*place, bucket.limit.window.at(bucket.start - 1)[0]))
+            if bucket.limit.burst:
+                bucket.before = self._past.get((*place, bucket.limit.window.at(bucket.start - 1)[0]))
         else:
             self._past[*place, bucket.start] = bucket
 
     def tick(self, now: float) -> None:
-        """Gives back what nobody renews, forgets windows that are long over."""
+        """Gives back what nobody renews, forgets windows that are long over, and callers where there are too many."""
         for ident in [ident for ident, held in self._held.items() if held.until < now]:
             self.release(ident)
+        if len(self._buckets) > MOST_BUCKETS:
+            self._thin(self._buckets, lambda one: (one.bins is not None or one.end > now, one.spent + one.carried))
+        if len(self._past) > MOST_BUCKETS:
+            self._thin(self._past, lambda one: one.end)
         if abs(now - self._swept) < 60:
             return
         self._swept = now
@@ -175,9 +192,27 @@ class Embedded:
                 del store[place]
             if old:
                 self._together.clear()
-        while len(self._buckets) > MOST_BUCKETS:
-            del self._buckets[next(iter(self._buckets))]
-            self._together.clear()
+
+    def _thin(self, store: dict[Any, Bucket], rank: Callable[[Bucket], Any]) -> None:
+        """Makes room: what holds nothing goes first, for it takes nothing with it; then, of the limits with most
+        buckets, those of lowest rank. What calls under way hold stays."""
+        self._together.clear()
+        for place in [place for place, bucket in store.items() if not (bucket.spent or bucket.reserved)]:
+            if not store[place].carried:
+                del store[place]
+        by_limit: dict[str, list[Any]] = defaultdict(list)
+        for place in store:
+            by_limit[place[0]].append(place)
+        most = _share([len(places) for places in by_limit.values()], int(MOST_BUCKETS * ROOM))
+        for name, places in by_limit.items():
+            if len(places) <= most:
+                continue
+            free = sorted([place for place in places if not store[place].reserved], key=lambda at: rank(store[at]))
+            for place in free[: len(places) - most]:
+                del store[place]
+            if name not in self._flooded and store is self._buckets:
+                self._flooded.add(name)
+                log.warning("llmtab: budget %s has too many callers: who has spent least begins anew", name)
 
     def close(self) -> None: ...
 
@@ -197,7 +232,7 @@ class Embedded:
         place = limit.name, key
         newest = self._buckets.get(place)
         if newest is not None and newest.bins is not None:
-            newest.slide(max(at, newest.start))
+            newest.slide(max(min(at, self.clock()), newest.start))
             return newest
         if newest is not None and newest.start <= at < newest.end:
             return newest
@@ -211,7 +246,7 @@ class Embedded:
                     made.before = newest
                 self._leave(newest)
             if made.bins is not None:
-                made.slide(at)
+                made.slide(min(at, self.clock()))
             self._buckets[place] = made
             return made
         found = self._past.get((*place, start))
@@ -232,6 +267,16 @@ class Embedded:
         bucket.carry()
         bucket.before = None  # no chain of windows back to the first
         self._past[bucket.limit.name, bucket.key, bucket.start] = bucket
+
+
+def _share(sizes: Sequence[int], room: int) -> int:
+    """How many each may have, so that all of them fit: who has less leaves the rest to the others."""
+    left = room
+    for count, size in enumerate(sorted(sizes)):
+        if size * (len(sizes) - count) > left:
+            return left // (len(sizes) - count)
+        left -= size
+    return room
 
 
 def worst_of(needs: Sequence[Need], states: Sequence[State]) -> Denied:

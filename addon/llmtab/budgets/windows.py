@@ -25,6 +25,10 @@ WORDS: Final = {
 }  # fmt: skip
 _PERIOD: Final = re.compile(r"(?:(\d{1,4})\s*)?([a-z]+?)s?")
 _MOST_DAYS: Final = date(9000, 1, 1).toordinal()
+_FIRST: Final = datetime(2, 1, 1, tzinfo=UTC).timestamp()
+_LAST: Final = datetime(8999, 1, 1, tzinfo=UTC).timestamp()
+LONGEST: Final = 1000 * 31_536_000
+"""Seconds of a window: calendars end."""
 
 type Span = tuple[float, float]
 """(start, end) in epoch seconds; the end is not part of it."""
@@ -61,6 +65,7 @@ class Window:
 
     def _fixed(self, moment: float) -> Span:
         # Windows begin on whole seconds, and a fraction just below one would be rounded into the next day.
+        moment = min(max(moment, _FIRST), _LAST)
         day = datetime.fromtimestamp(math.floor(moment), self.zone).date()
         if self.period in MONTHS:
             step = MONTHS[self.period] * self.count
@@ -105,6 +110,8 @@ def window(text: str, zone: tzinfo = UTC, *, sliding: bool = False) -> Window:
         raise ValueError(f"{text!r}, expected a time like minute, 5 minutes, hour, day, week, month or year")
     if count > 1 and word not in MONTHS and word not in ("day", "week") and SECONDS[word] * count > SECONDS["day"]:
         raise ValueError(f"{text!r}, expected days where it is longer than a day")
+    if SECONDS[word] * count > LONGEST:
+        raise ValueError(f"{text!r}, expected at most 1000 years; a limit without a time holds for ever")
     return Window(word, count, sliding, zone)
 
 

@@ -7,16 +7,21 @@ Nothing here tokenises: the prompt is reckoned from its bytes, the answer by its
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Final, NamedTuple
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 from llmtab.budgets.amounts import USD, scaled
-from llmtab.estimates.asking import Asked, asked
+from llmtab.estimates.asking import COPIES, Asked, asked
 from llmtab.estimates.before import BLOB_TOKENS, FEWEST_BYTES_PER_TOKEN, LONG_OUTPUT, LONGEST_LENGTH, OPERATIONS
 from llmtab.estimates.habits import FEWEST, Habit
+from llmtab.events import request_reader
+from llmtab.extract import Fold
 from llmtab.observation import Call
 from llmtab.pricing import Cost, PriceBook
 from llmtab.profiles import Claim
-from llmtab.usage import Usage
+from llmtab.profiles.compiled import Dialect
+from llmtab.profiles.refs import Scope, walk
+from llmtab.usage import Quantity, Usage
 
 BLOB: Final = 3_000
 """Tokens of one inline picture or document, for the models that count most."""
@@ -24,6 +29,12 @@ STREAMED: Final = 40
 """Bytes of a stream that stand for one token at least: every event repeats its frame."""
 CACHED: Final = ((b'"cache_control"', b'"1h"'), (b'"cachePoint"', b'"1h"'))
 """(a prompt is to be cached, for an hour): writing costs more than reading."""
+ONE: Final[Sequence[Mapping[str, Quantity]]] = ({"requests": 1}, {"search_units": 1})
+"""What a call is billed as at least, where it is billed by the piece."""
+MANY: Final = (("n",), ("parameters", "n"), ("parameters", "sampleCount"))
+"""Where a request says how many images it wants."""
+PIECES: Final = 10**6
+"""The most pieces that one call is believed to want."""
 
 
 class Worst(NamedTuple):
@@ -38,21 +49,70 @@ class Worst(NamedTuple):
     request: Asked
 
 
-def look(call: Call, claim: Claim, length: str) -> tuple[Asked, str]:
-    """What a request tells, and the model it asks for ("" where it names none). `length`: its `content-length`."""
+class Pieces(NamedTuple):
+    """What a request tells of a call that is not billed by text: how many of which counters, the name that it is priced
+    by where that is no model's, and whether nobody is billed."""
+
+    counters: Mapping[str, Quantity]
+    priced_as: str | None
+    free: bool
+
+
+class Looked(NamedTuple):
+    """What a request tells. `model`: the one it asks for, "" where it names none; `pieces`: None where it is billed by
+    text."""
+
+    request: Asked
+    model: str
+    pieces: Pieces | None
+
+
+def look(call: Call, claim: Claim, length: str) -> Looked:
+    """What a request tells. `length`: its `content-length`."""
     size = int(length) if length.isdecimal() and len(length) < LONGEST_LENGTH else 0
-    request = asked(call.body() or b"", call.headers.get("content-encoding", ""), size)
-    captures = claim.captures
-    model = captures.get("model") or request.model or captures.get("deployment") or call.query("model")
-    return request, model or ""
+    request = asked(call.body() or b"", call.headers.get("content-encoding", ""), size, whole=True)
+    dialect, captures = _dialect(claim), claim.captures
+    model = captures.get("model") or request.model or captures.get("deployment") or call.query("model") or ""
+    if dialect is None or (model and dialect.operation in OPERATIONS and _by_model(dialect)):
+        return Looked(request, model, None)
+    # A form, a word of its own, another kind of call: what its line will say is what the dialect's rules read.
+    scope = Scope({}, call.headers, request_reader(call.body, call.headers), captures, call.query)
+    told = Fold(dialect, scope).reading()
+    if not _by_model(dialect) or not model:
+        model = told.request_model or model
+    if dialect.operation in OPERATIONS:
+        return Looked(request, model, None)
+    counters = {name: min(value, PIECES) for name, value in told.estimate.items() if value > 0}
+    if dialect.operation == "image":
+        counters["images"] = _images(scope.request())
+    return Looked(request, model, Pieces(counters, told.price_model, told.not_billed))
 
 
-def worst(call: Call, claim: Claim, request: Asked, model: str, habit: Habit, prices: PriceBook, now: float) -> Worst:
+@lru_cache(maxsize=512)
+def _by_model(dialect: Dialect) -> bool:
+    """Whether the model of a call is what its request calls `model`."""
+    said = dialect.spec.get("request_model")
+    return said is None or "request:/model" in (said.get("any") or () if isinstance(said, Mapping) else (said,))
+
+
+def _dialect(claim: Claim) -> Dialect | None:
+    return claim.binding.dialects[0] if claim.binding.dialects else None
+
+
+def _images(request: Any) -> int:
+    found = [str(walk(request, path)) for path in MANY]
+    return max([min(int(text), COPIES) for text in found if text.isdecimal() and len(text) < 9], default=1) or 1
+
+
+def worst(call: Call, claim: Claim, looked: Looked, habit: Habit, prices: PriceBook, now: float) -> Worst:
     """The most that a call may sensibly use and cost; what cannot be foreseen (pictures, sound) is none of it."""
-    dialect = claim.binding.dialects[0] if claim.binding.dialects else None
-    if dialect is None or dialect.operation not in OPERATIONS:
+    dialect, (request, model, pieces) = _dialect(claim), looked
+    if dialect is None:
         return Worst(0, 0, 0, "", True, request)
     at = datetime.fromtimestamp(now, UTC)
+    if pieces is not None:
+        usd, reason = (0, "") if pieces.free else _by_piece(claim, dialect, looked, pieces, habit, prices, at)
+        return Worst(0, 0, usd, reason, True, request)
     bound = request.bound
     if dialect.operation == "embeddings":
         bound = 0
@@ -91,11 +151,24 @@ def usual(call: Call, claim: Claim, most: Worst, model: str, habit: Habit, price
     return most._replace(input=prompt, output=answer, usd=most.usd if usd is None else min(usd, most.usd))
 
 
+def _by_piece(
+    claim: Claim, dialect: Dialect, looked: Looked, pieces: Pieces, habit: Habit, prices: PriceBook, at: datetime
+) -> tuple[int | None, str]:
+    """The same of what is not billed by text: the price of its pieces, 0 where those have none but the model has one,
+    None where the model has none either."""
+    names = pieces.priced_as or looked.model, habit
+    usd, reason = _price(claim, looked.request, names, (pieces.counters, *ONE), prices, at)
+    told_later = dialect.trust and not looked.model  # the answer names its price, and no model that could have one
+    if usd is None and (told_later or reason.startswith("unpriced:")):
+        return 0, ""
+    return usd, reason
+
+
 def _price(
     claim: Claim,
     request: Asked,
     names: tuple[str, Habit],
-    usages: Sequence[Mapping[str, int]],
+    usages: Sequence[Mapping[str, Quantity]],
     prices: PriceBook,
     at: datetime,
 ) -> tuple[int | None, str]:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from llmtab import coverage as coverage_of
 from llmtab.doctor import Finding
 from llmtab.ledger.reader import files, last_line, notes_path, parse, recent
 
@@ -18,6 +19,15 @@ TAIL: Final = 8 << 20
 FULL: Final = 100 << 20
 """Bytes that should be free."""
 AHEAD: Final = timedelta(minutes=2)
+_STREAMS: Final = "stream_options.include_usage in the program, or llmtab proxy --set llmtab_inject_usage"
+_COVERED: Final = {
+    coverage_of.REFUSED: "llmtab run -- CMD sets every variable",
+    coverage_of.TUNNELLED: "take the host out of ignore_hosts, or into allow_hosts, in ~/.mitmproxy/config.yaml",
+    coverage_of.OPAQUE: "nothing: see what that client's maker says it used",
+    coverage_of.UNKNOWN: "llmtab check https://HOST shows what to write into llmtab.yaml",
+    coverage_of.NO_USAGE: "llmtab_estimate=true estimates them; llmtab check FILE shows what an answer of theirs has",
+}
+"""What helps against each kind of blind spot."""
 _SHARED: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs"})
 """File systems on which appending is not atomic."""
 
@@ -31,7 +41,10 @@ def config(path: Path | None, now: datetime) -> Iterator[Finding]:
     try:
         contents = Sources(path).read()
     except (OSError, ValueError) as error:
-        yield Finding("config", "error", " ".join(str(error).split()), "mend that line; llmtab init shows all there is")
+        gone = path is not None and not path.exists()
+        mend = "name a file that is there" if gone else "mend that line"
+        mend += "; llmtab init makes the usual one" if gone else "; llmtab init shows all there is"
+        yield Finding("config", "error", " ".join(str(error).split()), mend)
         return
     if contents.config.path is None:
         yield Finding("config", "note", f"no {usual}: the built-in profiles and prices hold", "llmtab init")
@@ -71,8 +84,9 @@ def coverage(path: Path, now: datetime) -> Iterator[Finding]:
     """What proxies did not see in the last day, as they noted it beside the ledger."""
     from llmtab.coverage import noted
 
-    for text in noted(path, now - timedelta(days=1)).sentences():
-        yield Finding("coverage", "warning", f"in the last day: {text}", "llmtab run -- CMD sets every variable")
+    for kind, text in noted(path, now - timedelta(days=1)).told():
+        mend = _STREAMS if kind == coverage_of.NO_USAGE and "in_stream" in text else _COVERED[kind]
+        yield Finding("coverage", "warning", f"in the last day: {text}", mend)
 
 
 def _permissions(path: Path) -> list[Finding]:

@@ -1,7 +1,8 @@
 """What a request tells at a glance of the call to come: its bytes of text, its model, tier and the bound of its answer.
 
 Knows the words of the request bodies for those. Must not know prices or history. Bounded work: a body above 256 KiB is
-never parsed, only its two ends are searched, and what is compressed is unpacked only where that is little.
+not parsed, only its two ends are searched, and what is compressed is unpacked only where that is little. Who must not
+be deceived asks for the whole: members that stand deeper, or twice, can pose as others in a search.
 """
 
 import re
@@ -18,6 +19,8 @@ PACKED: Final = 64 * 1024
 """A compressed body up to here is unpacked."""
 SHRINK: Final = 4
 """A larger one is taken for so many times its size: JSON shrinks about that much."""
+UNPACKED: Final = 32 * 1024 * 1024
+"""Bytes that a compressed body may become where the whole of it is asked for: more than providers take."""
 SCANNED: Final = 512 * 1024
 """Bytes of text that are searched for inline pictures: about half a millisecond."""
 SMALL_BLOB: Final = 512
@@ -57,27 +60,37 @@ class Asked(NamedTuple):
     tier: str | None = None
 
 
-def asked(body: bytes, coding: str = "", size: int = 0) -> Asked:
-    """What a request's body tells. `size`: its bytes where it is not at hand. Never raises."""
+def asked(body: bytes, coding: str = "", size: int = 0, *, whole: bool = False) -> Asked:
+    """What a request's body tells. `size`: its bytes where it is not at hand. `whole`: nothing of it is left out, which
+    takes milliseconds where `is_long`. Never raises."""
     if not body:
         return Asked(size)
     if coding and coding != "identity":
-        if len(body) > PACKED:
+        if len(body) > PACKED and not whole:
             return Asked(len(body) * SHRINK)
-        found = decode_all([body], coding, BIG)
+        found = decode_all([body], coding, UNPACKED if whole else BIG)
         if found.broken:
             return Asked(max(len(found.data), len(body) * SHRINK))
         body = found.data
     text, blobs = _without_blobs(body)
-    if len(body) > BIG:
+    if len(body) > BIG and not whole:
         return Asked(text, blobs, *_searched(body[:ENDS] + b"\n" + body[-ENDS:]))
     return Asked(text, blobs, *_read(parse(body)))
 
 
+def is_long(body: bytes, coding: str) -> bool:
+    """Whether the whole of a body is too much for the event loop."""
+    return len(body) > BIG or coding not in ("", "identity")
+
+
 def _read(request: Any) -> tuple[str | None, int | None, str | None]:
-    """Model, bound and tier of a parsed body."""
-    bounds = (count(walk(request, path)) for path in BOUNDS)
-    bound = next((one for one in bounds if one is not None), None)
+    """Model, bound and tier of a parsed body. Which of several bounds a provider heeds is its own affair: the highest
+    counts, and one that is no number of tokens bounds nothing."""
+    if type(request) is not dict:
+        return None, None, None
+    said = [value for path in BOUNDS if path[0] in request and (value := walk(request, path)) is not None]
+    bounds = [bound for value in said if (bound := count(value)) is not None]
+    bound = max(bounds) if bounds and len(bounds) == len(said) else None
     copies = count(walk(request, ("n",))) or 1
     tier = wire_text(walk(request, ("service_tier",)) or walk(request, ("serviceTier",)))
     return (

@@ -4,6 +4,7 @@ Knows chains, numbers and the notes' checkpoints. Must not know what a line mean
 is hashed, not parsed. Plain hashes show a change by somebody who does not recompute them all; a key (HMAC) shows any.
 """
 
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,10 @@ WINDOW: Final = 1000
 """How many lines of a writer are kept to tell a line that stands elsewhere (reordered) from one that is gone."""
 KEPT: Final = 1000
 """How many problems and torn lines are listed; all are counted."""
+BEGINNING: Final = b'{"schema":'
+CUT: Final = re.compile(rb'\{"schema":\d+(?:,(?:"[^\n]*)?)?')
+"""What is left of a line that was cut behind its BEGINNING."""
+UNREADABLE: Final = "unreadable"
 
 
 @dataclass
@@ -23,7 +28,7 @@ class Problem:
     """One place where the ledger is not what its writer wrote."""
 
     kind: str
-    """`altered`, `missing`, `inserted` or `reordered`."""
+    """`altered`, `missing`, `inserted`, `reordered` or `unreadable`."""
     place: str
     """`file:line` where it shows, or the file for what is missing at its end."""
     text: str
@@ -59,6 +64,12 @@ class Report:
             self.problems.append(problem)
         return problem
 
+    def instead(self, of: Collection[Problem], number: int, problem: Problem) -> None:
+        """One problem that says what `number` others come from; `of`: those of them that are listed."""
+        gone = set(map(id, of))
+        self.problems = [one for one in self.problems if id(one) not in gone] + [problem]
+        self.count += 1 - number
+
 
 class _Line(NamedTuple):
     place: str
@@ -71,14 +82,35 @@ def verify(path: Path, key: bytes | None = None) -> Report:
     """Checks the ledger at `path`, its rotated files and its notes. FileNotFoundError if there is none."""
     report = Report()
     notes = notes_path(path)
-    walk = _Walk(report, link(key))
+    noted, walk = _Walk(report, link(key)), _Walk(report, link(key))
     if notes.exists():
-        _Walk(report, link(key)).run(notes)
+        noted.run(notes)
         walk.believe(read(notes), rotated(path).keys())
     report.lines = 0
     walk.run(path)
+    _say_once(report, [*noted.strangers(), *walk.strangers()], path, keyed=key is not None)
     report.problems.sort(key=lambda problem: problem.order)
     return report
+
+
+def _say_once(report: Report, strangers: "list[_Writer]", path: Path, *, keyed: bool) -> None:
+    """One sentence in place of a problem a line, where all of them have one cause."""
+    if strangers:
+        number, wrong = sum(writer.wrong for writer in strangers), [one for its in strangers for one in its.problems]
+        names = {writer.name for writer in strangers}
+        whose = f"writer {min(names)}" if len(names) == 1 else f"{len(names)} writers"
+        cause = "another key than this one" if keyed else "a key: give it with --key"
+        text = f"every line of {whose}, from the first one on: the ledger seems to be chained with {cause}"
+        report.instead(wrong, number, Problem("altered", wrong[0].place if wrong else path.name, text))
+    foreign = [problem for problem in report.problems if problem.kind == UNREADABLE]
+    if foreign and not report.lines and len(foreign) == len(report.problems):
+        report.instead(foreign, report.count, Problem(UNREADABLE, path.name, "no line of it is a line of a ledger"))
+
+
+def is_cut(piece: bytes) -> bool:
+    """Whether bytes can be what a crash left of a line: its beginning, and zeros where the disk had not caught up."""
+    left = piece.rstrip(b"\0")
+    return BEGINNING.startswith(left) or CUT.fullmatch(left) is not None
 
 
 class _Walk:
@@ -103,7 +135,7 @@ class _Walk:
                 case {"note": "pruned", "writers": dict(pruned)} if note.get("file") not in there:
                     for name, (lines, last) in pruned.items():
                         state = self._writer(name.encode())
-                        state.next, state.last = lines, last.encode()
+                        state.next, state.last, state.unjudged = lines, last.encode(), lines
 
     def run(self, path: Path) -> None:
         writers, compute = self._writers, self._compute
@@ -130,6 +162,11 @@ class _Walk:
             writer.finish(_Line(last.name, order + 1, b"", b""))
         self.report.writers = len(writers)
 
+    def strangers(self) -> "list[_Writer]":
+        """Writers of whom no line fits; of one line alone nobody can say why, unless no other line fits either."""
+        found = [writer for writer in self._writers.values() if writer.is_strange]
+        return found if len(found) == len(self._writers) else [writer for writer in found if writer.wrong > 1]
+
     def _writer(self, name: bytes) -> "_Writer":
         if name not in self._writers:
             self._writers[name] = _Writer(name, self.report, self._compute)
@@ -147,6 +184,9 @@ class _Walk:
             elif parse(piece + b"\n"):
                 self.report.lines += 1
                 self.report.add("inserted", _Line(place, order, b"", b""), "a line without a writer's number and chain")
+            elif not is_cut(piece):
+                text = "neither a line of a ledger nor the beginning of one"
+                self.report.add(UNREADABLE, _Line(place, order, b"", b""), text)
             elif len(self.report.torn) < KEPT:
                 self.report.torn.append(place)
 
@@ -165,6 +205,17 @@ class _Writer:
         self._report = report
         self._compute = compute
         self._doubt: tuple[int, bytes, Problem] | None = None
+        self.unjudged = 0
+        """Numbers whose lines could not be held against the one before: pruned, or behind a gap."""
+        self.wrong = 0
+        """Lines that did not follow from the one before them."""
+        self.problems: list[Problem] = []
+        """Those of them that the report lists."""
+
+    @property
+    def is_strange(self) -> bool:
+        """Whether not a single line fits, from the first one on."""
+        return 0 < self.wrong == self.next - self.unjudged
 
     def expect(self, seq: int, chain: bytes) -> None:
         self._expected[seq] = chain
@@ -199,7 +250,11 @@ class _Writer:
         """The next line by number; whether its chain fits or not, what follows is judged by it."""
         if not self._follows(line):
             text = f"line {seq} of writer {self.name} does not follow from the one before it"
-            self._doubt = (seq, self.last, self._report.add("altered", line, text))
+            problem = self._report.add("altered", line, text)
+            self._doubt = (seq, self.last, problem)
+            self.wrong += 1
+            if self._report.problems[-1] is problem:
+                self.problems.append(problem)
         elif self._expected.get(seq, line.chain) != line.chain:
             self._report.add(
                 "altered", line, f"line {seq} of writer {self.name} is not the one that its checkpoint names"
@@ -235,6 +290,7 @@ class _Writer:
                 self._report.add(
                     "missing", line, f"{_numbers(self.next, seq - 1)} of writer {self.name}, before this one"
                 )
+                self.unjudged += seq + 1 - self.next
                 self.next, self.last = seq + 1, line.chain
             else:
                 self._step(seq, line)

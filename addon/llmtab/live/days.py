@@ -22,9 +22,16 @@ class Day(NamedTuple):
     billed: Decimal = ZERO
     notional: Decimal = ZERO
     unpriced: int = 0
+    guessed: int = 0
+    """Lines whose money is an estimate."""
 
     def plus(self, other: "Day") -> "Day":
-        return Day(self.billed + other.billed, self.notional + other.notional, self.unpriced + other.unpriced)
+        return Day(
+            self.billed + other.billed,
+            self.notional + other.notional,
+            self.unpriced + other.unpriced,
+            self.guessed + other.guessed,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +57,14 @@ class Days:
         """Counts a line on the day its call ended; one without a readable time on none."""
         at = end(line)
         billed, notional = money(line)
-        unpriced = is_unpriced(line)
+        unpriced, guessed = is_unpriced(line), line.get("cost_source") == "estimated"
         if at is None or not (billed or notional or unpriced):
             return
         minute = at.replace(second=0, microsecond=0)
         # One assignment: a reader in another thread sees the minute before or after the line, never half of it.
-        self._minutes[minute] = self._minutes.get(minute, Day()).plus(Day(billed, notional, int(unpriced)))
+        self._minutes[minute] = self._minutes.get(minute, Day()).plus(
+            Day(billed, notional, int(unpriced), int(guessed))
+        )
         self._version += 1
 
     def since(self, now: datetime) -> datetime:

@@ -45,7 +45,8 @@ class Flights:
 
     def seen(self, exchanges: Collection[Exchange]) -> list[Flight]:
         """The open calls as they are at this moment, oldest first; of those past MOST no more than that they are."""
-        shown = [one for one in exchanges if one.tapped or not one.call.follows]  # what may follow an answer rarely does
+        # What may follow an answer rarely does.
+        shown = [one for one in exchanges if one.tapped or not one.call.follows]
         first = nsmallest(MOST, shown, key=lambda exchange: exchange.call.began)
         self._known = {one.call.id: self._known[one.call.id] for one in first if one.call.id in self._known}
         peeks = PEEKS

@@ -4,6 +4,7 @@ Knows what stands in which column and what is said in words. Must not know termi
 Nothing from a line gets here but through `cells.safe`.
 """
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,7 +12,7 @@ from decimal import Decimal
 from typing import Final, NamedTuple
 
 from llmtab import cells
-from llmtab.cells import Line, is_unpriced, model, usd
+from llmtab.cells import Line, counted, is_unpriced, model, usd
 from llmtab.live.days import Day, Recap
 from llmtab.live.grid import TOTALS, Cell, Grid, Row, cells_of
 from llmtab.live.totals import Sum, Totals
@@ -115,7 +116,7 @@ def head(totals: Totals, recap: Recap | None, title: str, width: int, now: datet
     if recap is not None:
         parts.append(_recap(recap))
     if total.notional:
-        parts.append([Cell(f"({usd(total.notional)})", "money"), Cell(" on subscription", "dim")])
+        parts.append([Cell(covered(total), "money"), Cell(" on subscription", "dim")])
     if total.saved:
         parts.append([Cell(usd(total.saved), "money"), Cell(" saved by caching", "dim")])
     return flow([*parts, *_shares(total)], width)
@@ -131,8 +132,10 @@ def _recap(recap: Recap) -> Row:
 
 
 def _day(day: Day) -> str:
-    mark = "+" if day.unpriced else ""
-    return f"({usd(day.notional)})" + mark if day.notional and not day.billed else usd(day.billed) + mark
+    sure, all_of = ("~" if day.guessed else ""), ("+" if day.unpriced else "")
+    if day.notional and not day.billed:
+        return f"({sure}{usd(day.notional)}){all_of}"
+    return f"{sure}{usd(day.billed)}{all_of}"
 
 
 def _shares(total: Sum) -> list[Row]:
@@ -149,11 +152,11 @@ def _shares(total: Sum) -> list[Row]:
 
 
 def percent(part: int, whole: int) -> str:
-    """`12 %`, `0.4 %`, `<0.1 %`: a share is 0 only where there is none."""
+    """`12%`, `0.4%`, `<0.1%`: a share is 0 only where there is none."""
     share = min(100.0, 100 * part / whole) if whole else 0.0
     if not part or share >= 9.95:
-        return f"{share:.0f} %"
-    return f"{share:.1f} %" if share >= 0.1 else "<0.1 %"
+        return f"{share:.0f}%"
+    return f"{share:.1f}%" if share >= 0.1 else "<0.1%"
 
 
 def flow(parts: Sequence[Row], width: int) -> list[Row]:
@@ -195,12 +198,12 @@ def total_row(name: str, one: Sum) -> dict[str, Cell]:
     return {
         "group": Cell(name, "name"),
         "calls": Cell(f"{one.calls:,}", "", cells.count(one.calls, short=True)),
-        "in": _tokens(one.input_tokens),
+        "in": _told(one.input_tokens, one.with_input, one.without_input),
         "cached": _tokens(one.cached_tokens, "dim") if one.cached_tokens else Cell(""),
         "share": Cell(share, "dim"),
-        "out": _tokens(one.output_tokens),
-        "cost": Cell(money(one), "warn" if one.unpriced else "money" if one.cost else "dim"),
-        "notional": _usd(one.notional, "money", "({})"),
+        "out": _told(one.output_tokens, one.with_output, one.without_output),
+        "cost": _cost(one),
+        "notional": Cell(covered(one), "money", covered(one, short=True)) if one.notional else Cell(""),
         "saved": _usd(one.saved, "dim"),
         "errors": Cell(f"{one.errors:,}" if one.errors else "", "bad", cells.count(one.errors, short=True)),
         "retries": Cell(f"{one.retries:,}" if one.retries else "", "warn", cells.count(one.retries, short=True)),
@@ -239,19 +242,34 @@ def doubts(totals: Totals) -> list[str]:
     unsure = [
         (total.estimated, "estimated{share}, marked ~"),
         (total.partial, "partial{share}: cut short before the final figures"),
-        (total.differs, "cost otherwise than the list price, by more than 1 %: the provider says so (cost differs)"),
+        (total.differs, "cost otherwise than the list price, by more than 1%: the provider says so (cost differs)"),
     ]
     said += [f"{one:,} {word.format(share=f' ({percent(one, total.calls)})')}" for one, word in unsure if one]
     return said
 
 
-def money(total: Sum) -> str:
-    """A sum with unpriced calls in it is a lower bound, and says so."""
-    return usd(total.cost) + ("+" if total.unpriced else "")
+def money(total: Sum, *, short: bool = False) -> str:
+    """A sum with unpriced calls in it is a lower bound, one with estimates is no exact one, and both say so."""
+    return ("~" if total.guessed else "") + usd(total.cost, short=short) + ("+" if total.unpriced else "")
+
+
+def covered(total: Sum, *, short: bool = False) -> str:
+    """What a subscription covers, in brackets."""
+    return f"({'~' if total.guessed_notional else ''}{usd(total.notional, short=short)})"
 
 
 def calls(number: int) -> str:
-    return "1 call" if number == 1 else f"{number:,} calls"
+    return counted(number, "call")
+
+
+def wrapped(text: str, width: int, most: int) -> list[str]:
+    """A sentence on as many lines as it needs, `most` at most, cut there."""
+    lines = textwrap.wrap(text, width, break_on_hyphens=False) or [""]
+    if any(cells_of(line) > width for line in lines):
+        lines = textwrap.wrap(text, max(1, width // 2), break_on_hyphens=False)  # wide characters take two cells
+    if len(lines) > most:
+        lines[most - 1 :] = [cut(" ".join(lines[most - 1 :]), width)]
+    return lines
 
 
 def cut(text: str, width: int) -> str:
@@ -262,8 +280,22 @@ def _tokens(number: int | None, style: str = "") -> Cell:
     return Cell(cells.count(number), style, cells.count(number, short=True))
 
 
-def _usd(amount: Decimal, style: str, mark: str = "{}") -> Cell:
+def _told(number: int, told: int, untold: int) -> Cell:
+    """A sum of tokens: `-` where no line tells any, a `+` where some do and others do not."""
+    if not told:
+        return Cell(cells.UNKNOWN)
+    mark = "+" if untold else ""
+    return Cell(cells.count(number) + mark, "", cells.count(number, short=True) + mark)
+
+
+def _usd(amount: Decimal, style: str) -> Cell:
     """An amount, nothing where it is 0."""
-    if not amount:
-        return Cell("")
-    return Cell(mark.format(usd(amount)), style, mark.format(usd(amount, short=True)))
+    return Cell(usd(amount), style, usd(amount, short=True)) if amount else Cell("")
+
+
+def _cost(one: Sum) -> Cell:
+    """What a group cost; where no price at all is known it is no 0."""
+    if one.unpriced and not one.cost:
+        return Cell("unpriced", "warn")
+    style = "warn" if one.unpriced or one.guessed else "money" if one.cost else "dim"
+    return Cell(money(one), style, money(one, short=True))

@@ -17,12 +17,13 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.segment import Segment
 from rich.style import Style
+from rich.text import Text
 
 from llmtab import cells
 from llmtab.cells import Line, plain
 from llmtab.live.days import Recap
 from llmtab.live.grid import CALLS, Cell, Grid, Row
-from llmtab.live.rows import Flight, Limit, call_row, cut, doubts, flight_row, groups, head, limits
+from llmtab.live.rows import Flight, Limit, call_row, cut, doubts, flight_row, groups, head, limits, wrapped
 from llmtab.live.screen import Screen
 from llmtab.live.totals import Totals
 
@@ -38,12 +39,18 @@ GROUP_ROWS: Final = 6
 LIMITS: Final = 5
 NOTES: Final = 6
 """Sentences at the foot of a screen."""
+FOLDS: Final = 3
+"""Lines that one of them may take: what helps stands at its end."""
 LOW, HIGH = 30, 50
 """A screen of fewer lines than LOW shows half as many groups, one of HIGH lines or more twice as many."""
 WIDEST: Final = 160
 """A table wider than this is harder to read, not easier."""
 STALE: Final = timedelta(seconds=10)
 """The rates per hour fall by themselves; so often they are looked at although no call came."""
+SAID: Final = 50
+"""Log lines kept until the next picture."""
+LINE: Final = 2_000
+"""Characters of a line of a log that are shown."""
 _BETWEEN: Final = timedelta(milliseconds=900)  # a tick of one second that comes a little early still draws
 
 
@@ -136,7 +143,11 @@ def render(state: State, width: int, now: datetime, height: int | None = None) -
     size = LOW if height is None else height
     most = GROUP_ROWS // 2 if size < LOW else GROUP_ROWS if size < HIGH else 2 * GROUP_ROWS
     top = [*head(state.totals, state.recap, state.title, width, now), [Cell("─" * width, "dim")]]
-    below = [groups(state.totals, width, most), limits(state.limits[:LIMITS], width), _foot(state, width)]
+    below = [
+        groups(state.totals, width, most),
+        limits(state.limits[:LIMITS], width),
+        _foot(state, width, max(1, size // 3)),
+    ]
     rest = [row for part in below if part for row in ([], *part)]
     room = ROWS + len(state.flights) if height is None else height - len(top) - len(rest) - len(("titles", "cursor"))
     return Picture([*top, *_calls(state, width, now, max(1, room)), *rest], width)
@@ -155,16 +166,22 @@ def _calls(state: State, width: int, now: datetime, room: int) -> list[Row]:
     return [grid.title(), *rows] if rows else [[Cell("no calls yet", "dim")]]
 
 
-def _foot(state: State, width: int) -> list[Row]:
-    """What is unsure, what is wrong, what was not seen, and where the ledger is: a line each."""
+def _foot(state: State, width: int, most: int = FOLDS * NOTES) -> list[Row]:
+    """What is unsure, what is wrong, what was not seen, and where the ledger is: each sentence whole, unless they take
+    more than `most` lines."""
     said = [*doubts(state.totals), *(cells.safe(note, 400) for note in state.notes)]
     if len(said) > NOTES:
         said[NOTES - 1 :] = [f"… {len(said) - NOTES + 1} more to know: llmtab doctor"]
-    rows: list[Row] = [[Cell(cut(text, width), "warn")] for text in said]
+    for folds in range(FOLDS, 0, -1):
+        lines = [line for text in said for line in wrapped(text, width, folds)]
+        if len(lines) <= most:
+            break
+    rows: list[Row] = [[Cell(line, "warn")] for line in lines]
     waiting, dropped, why = state.trouble
     if waiting or dropped:
-        text = f"ledger: {waiting:,} lines wait, {dropped:,} dropped" + (f" ({cells.safe(why, 60)})" if why else "")
-        rows.append([Cell(cut(text, width), "bad")])
+        text = f"ledger: {waiting:,} {'line waits' if waiting == 1 else 'lines wait'}, {dropped:,} dropped"
+        text += f" ({cells.safe(why, 60)})" if why else ""
+        rows += [[Cell(line, "bad")] for line in wrapped(text, width, FOLDS)]
     elif state.ledger:
         rows.append([Cell(cut(f"ledger {cells.safe(at_home(state.ledger), 400)}", width), "dim")])
     if state.keys:
@@ -207,6 +224,7 @@ class LiveTable:
         self.console = console or Console(file=cast("IO[str]", self._screen))
         self.state = state
         self._live: Live | None = None
+        self._said: deque[Text] = deque(maxlen=SAID)
         self._drawn: tuple[object, ...] = ()
         self._at = datetime.min.replace(tzinfo=UTC)
 
@@ -215,19 +233,25 @@ class LiveTable:
         self._live.start()
         self._draw(self._live, now)
 
+    def say(self, text: str, style: str = "") -> None:
+        """Text that stands above the table from the next picture on, whole, however wide it is. From any thread."""
+        shown = "\n".join(cells.safe(line, LINE) for line in text.splitlines())
+        self._said.append(Text(shown, STYLES[style], overflow="fold"))
+
     def due(self, now: datetime) -> bool:
         """Whether a second has gone by since the last picture, and the terminal has taken it."""
         return self._live is not None and now - self._at >= _BETWEEN and not (self._screen and self._screen.busy)
 
     def update(self, now: datetime) -> bool:
-        """Draws if the state, the terminal's size or the rates changed and the last picture is a second old.
+        """Draws if the state, the terminal's size or the rates changed, or something was said, and the last picture is
+        a second old.
 
         Returns whether it drew.
         """
         if not self._live or not self.due(now):
             return False
         falling = now - self._at >= STALE and any(self.state.totals.rates.per_hour(now, timedelta(hours=1)))
-        if (self.state.version, self.console.size) == self._drawn and not falling:
+        if (self.state.version, self.console.size) == self._drawn and not falling and not self._said:
             return False
         self._draw(self._live, now)
         return True
@@ -243,8 +267,13 @@ class LiveTable:
 
     def _draw(self, live: Live, now: datetime) -> None:
         size = self.console.size
+        if self._drawn and self._drawn[1] != size:
+            # How a terminal folds the rows of the last picture to its new width nobody knows, so neither where it is.
+            self.console.clear()
         self._drawn, self._at = (self.state.version, size), now
         live.update(render(self.state, size.width, now, size.height), refresh=True)
+        if said := [self._said.popleft() for _ in range(len(self._said))]:
+            self.console.print(Text("\n").join(said), highlight=False)
 
 
 def at_home(path: Path | str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
-from llmtab.cells import safe
+from llmtab.cells import counted, safe
 from llmtab.coverage import Coverage
 from llmtab.ledger.follow import Follower
 from llmtab.ledger.reader import notes_path
@@ -31,6 +31,8 @@ LOOK: Final = 64
 """Lines between two looks at the clock."""
 SEEN_FOR: Final = timedelta(days=1)
 """Blind spots noted so long ago are still told."""
+MARKS: Final = ("with_input", "with_output", "guessed", "guessed_notional")
+"""Counts of a sum that only say how it is shown."""
 KEYS: Final = "g/G group · w/W window · q quit"
 
 
@@ -119,7 +121,8 @@ class Top:
             self.state.set_limits([Limit(*bar) for bar in self._budgets()])
         notes = self.coverage.sentences()
         if unread := self.skipped + sum(follower.skipped.lines for follower in self._calls):
-            notes.append(f"{unread:,} lines cannot be read; llmtab verify says which")
+            notes.append(f"{counted(unread, 'line')} cannot be read; llmtab verify says which")
+        notes += [f"no ledger at {follower.path} yet" for follower in self._calls if not follower.path.exists()]
         self.state.set_notes(notes)
         return self.state
 
@@ -152,7 +155,7 @@ def _facts(one: Sum) -> dict[str, Any]:
     """A sum in the words of the ledger; USD that a subscription covers stands apart."""
     names = {"cached_tokens": "cache_read_input_tokens", "cost": "cost_usd", "differs": "cost_differs"}
     names |= {"notional": "notional_usd", "saved": "saved_usd"}
-    return {names.get(name, name): value for name, value in asdict(one).items()}
+    return {names.get(name, name): value for name, value in (asdict(one) | one.told()).items() if name not in MARKS}
 
 
 def _day(day: Day) -> dict[str, Any]:

@@ -33,9 +33,15 @@ class Sum:
     retries: int = 0
     """Calls that tried an earlier one again."""
     input_tokens: int = 0
+    """Of the lines that tell it, as everything here; `with_input` says how many did."""
     cached_tokens: int = 0
     """Read from a prompt cache; part of `input_tokens`."""
     output_tokens: int = 0
+    with_input: int = 0
+    with_output: int = 0
+    without_input: int = 0
+    """Lines that used input tokens, nobody knows how many."""
+    without_output: int = 0
     cost: Decimal = ZERO
     """USD that somebody is billed for: everything but subscriptions."""
     notional: Decimal = ZERO
@@ -44,6 +50,9 @@ class Sum:
     """USD that prompt caching saved; negative where cache writes cost more than reads saved."""
     unpriced: int = 0
     """Lines that were billed at a price we do not know. What could be priced of them is in `cost`."""
+    guessed: int = 0
+    """Lines in `cost` that are estimates, and so marked."""
+    guessed_notional: int = 0
     estimated: int = 0
     """Lines with at least one counter of our own making."""
     partial: int = 0
@@ -60,14 +69,29 @@ class Sum:
         self.input_tokens += usage.get("input_tokens", 0)
         self.cached_tokens += usage.get("cache_read_input_tokens", 0)
         self.output_tokens += usage.get("output_tokens", 0)
+        self.with_input += "input_tokens" in usage
+        self.with_output += "output_tokens" in usage
+        if is_unpriced(line) and (not usage or line.get("usage_source") in ("partial", "estimated")):
+            self.without_input += "input_tokens" not in usage
+            self.without_output += "output_tokens" not in usage
         metered, notional = money(line)
         self.cost += metered
         self.notional += notional
         self.saved += line.get("saved_usd") or ZERO
         self.unpriced += is_unpriced(line)
+        if line.get("cost_source") == "estimated":
+            self.guessed += bool(metered)
+            self.guessed_notional += bool(notional)
         self.estimated += line.get("usage_source") == "estimated"
         self.partial += line.get("usage_source") == "partial"
         self.differs += "cost_differs" in (line.get("flags") or ())
+
+    def told(self) -> dict[str, int | None]:
+        """Sums of tokens as a program reads them: None where lines used some and none tells how many."""
+        return {
+            "input_tokens": None if self.without_input and not self.with_input else self.input_tokens,
+            "output_tokens": None if self.without_output and not self.with_output else self.output_tokens,
+        }
 
     def include(self, other: "Sum") -> None:
         """Adds another set of lines that has none in common with this one."""

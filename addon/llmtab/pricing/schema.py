@@ -162,6 +162,8 @@ def validate(data: Any, path: Path | str, *, user: bool, inside: Sequence[str | 
 
     `user`: patterns are allowed. `inside`: where in the file the prices stand, if they are not the whole of it.
     """
+    if data is not None and not isinstance(data, dict):
+        raise fail(path, inside, "no price file, expected 'providers:' and their models")
     model: PriceFile = check(PriceFile, {} if data is None else data, path, inside=inside)
     plain = model.model_dump(by_alias=True, exclude_none=True)
     for provider in plain["providers"].values():

@@ -71,7 +71,7 @@ class Bill:
             others = Sum()
             for _, one in rest:
                 others.include(one)
-            rows.append((f"{len(rest)} more models", calls(others.calls), tokens(others), spent(others)))
+            rows.append((cells.counted(len(rest), "more model"), calls(others.calls), tokens(others), spent(others)))
         wide = [max(len(row[place]) for row in rows) for place in range(3)]
         return [f"  {a.ljust(wide[0])}  {b.rjust(wide[1])}  {c.ljust(wide[2])}  {d}" for a, b, c, d in rows]
 
@@ -101,20 +101,31 @@ def took(line: Line) -> float:
 
 
 def calls(number: int) -> str:
-    return f"{number:,} call{'' if number == 1 else 's'}"
+    return cells.counted(number, "call")
 
 
 def tokens(one: Sum) -> str:
-    """`12,345 tokens in (10,000 cached), 678 out`."""
+    """`12,345 tokens in (10,000 cached), 678 out`; a `+` where some calls do not tell theirs."""
+    if not one.with_input and not one.with_output:
+        return "tokens unknown" if one.without_input or one.without_output else "no tokens"
     cached = f" ({cells.count(one.cached_tokens)} cached)" if one.cached_tokens else ""
-    return f"{cells.count(one.input_tokens)} tokens in{cached}, {cells.count(one.output_tokens)} out"
+    came = _told(one.input_tokens, one.with_input, one.without_input)
+    return f"{came} tokens in{cached}, {_told(one.output_tokens, one.with_output, one.without_output)} out"
+
+
+def _told(number: int, told: int, untold: int) -> str:
+    if untold and not told:
+        return cells.UNKNOWN
+    return cells.count(number) + ("+" if untold else "")
 
 
 def spent(one: Sum) -> str:
-    """What was billed; what a subscription covers in brackets; a `+` where a price is unknown."""
-    said = cells.usd(one.cost) if one.cost or not one.notional else ""
+    """What was billed, `~` where estimates are in it; what a subscription covers in brackets; a `+` where a price is
+    unknown."""
+    said = ("~" if one.guessed else "") + cells.usd(one.cost) if one.cost or not one.notional else ""
     if one.notional:
-        said += f"{' ' if said else ''}({cells.usd(one.notional)} on subscription)"
+        covered = ("~" if one.guessed_notional else "") + cells.usd(one.notional)
+        said += f"{' ' if said else ''}({covered} on subscription)"
     if one.unpriced:
         return f"{said} + unpriced" if one.cost or one.notional else "unpriced"
     return said
@@ -124,9 +135,8 @@ def _figures(one: Sum) -> dict[str, Any]:
     return {
         "calls": one.calls,
         "errors": one.errors,
-        "input_tokens": one.input_tokens,
+        **one.told(),
         "cache_read_input_tokens": one.cached_tokens,
-        "output_tokens": one.output_tokens,
         "cost_usd": one.cost,
         "notional_usd": one.notional,
         "saved_usd": one.saved,

@@ -97,7 +97,7 @@ class PrivateProxy:
 def arguments(script: Path, options: Mapping[str, str | Path], *, mode: str = "regular") -> list[str]:
     """mitmdump's arguments for a private proxy: any free port of loopback, warnings only, nothing drawn."""
     words = ["-s", str(script), "--mode", mode, "--listen-host", "127.0.0.1", "-p", "0"]
-    quiet: dict[str, str | Path] = {"termlog_verbosity": "warn", "flow_detail": "0", "llmtab_table": "off"}
+    quiet: dict[str, str | Path] = {"termlog_verbosity": "warn", "llmtab_table": "off"}
     for name, value in (quiet | dict(options)).items():
         words += ["--set", f"{name}={value}"]
     return words
@@ -119,6 +119,6 @@ def own_environment() -> dict[str, str]:
 
 
 def _unstamped(line: str) -> str:
-    """mitmproxy puts the time before each line: `[10:11:12.345] text`."""
+    """mitmproxy puts the time before each line, and we our name: `[10:11:12.345] llmtab: text`."""
     stamp, bracket, text = line.partition("] ")
-    return text if bracket and stamp.startswith("[") and stamp[1:3].isdigit() else line
+    return (text if bracket and stamp.startswith("[") and stamp[1:3].isdigit() else line).removeprefix("llmtab: ")

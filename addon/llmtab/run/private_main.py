@@ -10,8 +10,10 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Collection
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from mitmproxy import ctx
 from mitmproxy.options import Options
@@ -19,16 +21,19 @@ from mitmproxy.tools.cmdline import mitmdump
 from mitmproxy.tools.dump import DumpMaster
 from mitmproxy.tools.main import run
 
+from llmtab.run.announced import announce, withdraw
 from llmtab.run.authority import CERTIFICATE
 
 
 class Announcer:
-    """The addon that tells. `stdout`: the file descriptor that the other side reads."""
+    """The addon that tells. `stdout`: the file descriptor that the other side reads; `said`: names of options given."""
 
     name = "llmtab-announcer"
 
-    def __init__(self, stdout: int) -> None:
+    def __init__(self, stdout: int, said: Collection[str]) -> None:
         self._stdout = stdout
+        self._said = said
+        self._note: TextIO | None = None
 
     def running(self) -> None:
         loop = asyncio.get_running_loop()
@@ -40,9 +45,9 @@ class Announcer:
         if meter is None or meter.desk.setup is None:  # why is in the log by now
             ctx.master.shutdown()
             return
-        if unknown := sorted(name for name in ctx.options.deferred if name.startswith("llmtab_")):
-            # ignored options would be broken promises: a budget that nobody holds
-            print(f"llmtab: there is no option {', '.join(unknown)}", file=sys.stderr)
+        # ignored options would be broken promises: a budget that nobody holds
+        if unknown := [name for name in ctx.options.deferred if name in self._said or name.startswith("llmtab_")]:
+            print(f"llmtab: there is no option {', '.join(sorted(unknown))}", file=sys.stderr)
             ctx.master.shutdown()
             return
         setup = meter.desk.setup
@@ -52,8 +57,14 @@ class Announcer:
             "ledger": str(setup.ledger.path.absolute()),
             "ca": str(Path(ctx.options.confdir).expanduser().absolute() / CERTIFICATE),
         }
+        with contextlib.suppress(OSError):
+            self._note = announce(ctx.master.addons.get("proxyserver").listen_addrs(), setup.ledger.path)
         with contextlib.suppress(OSError):  # nobody listens any more: standard input ends as well
             os.write(self._stdout, json.dumps(ready).encode() + b"\n")
+
+    def done(self) -> None:
+        if self._note is not None:
+            withdraw(self._note)
 
     def _ended(self) -> None:
         if not os.read(0, 4096):
@@ -66,11 +77,12 @@ def main() -> None:
     arguments: list[str] = json.loads(_first_line())
     stdout = os.dup(1)
     os.dup2(2, 1)
+    said = {value.partition("=")[0] for word, value in pairwise(arguments) if word == "--set"}
 
     class PrivateMaster(DumpMaster):
         def __init__(self, options: Options) -> None:
             super().__init__(options, with_dumper=False)
-            self.addons.add(Announcer(stdout))
+            self.addons.add(Announcer(stdout, said))
 
     run(PrivateMaster, mitmdump, arguments, _no_filter)
 

@@ -150,15 +150,16 @@ class Tabs:
 
     def close(self, how: How, now: float, *, orderly: bool) -> Iterator[Observation]:
         """The socket is over: what was under way, or asked for, leaves its line."""
-        for account in self._under_way():
+        for account in self.under_way():
             ended = orderly and self.rules.emit == "session" and not (self._dialect.end or self._dialect.final)
             yield self._settle(account, "complete" if ended else how, now)
 
     def refuse(self, call: Call, now: float) -> list[Observation]:
         """A response that was asked for and will not come."""
-        return [self._settle(account, "complete", now) for account in self._under_way() if account.call is call]
+        return [self._settle(account, "complete", now) for account in self.under_way() if account.call is call]
 
-    def _under_way(self) -> list[Account]:
+    def under_way(self) -> list[Account]:
+        """Responses that were asked for or have begun, oldest first."""
         waiting = [account for queue in self._waiting.values() for account in queue]
         found = {id(account): account for account in (*self._open.values(), *self._current.values(), *waiting)}
         return sorted(found.values(), key=lambda account: account.call.began)
@@ -166,7 +167,7 @@ class Tabs:
     def _crowded(self, now: float) -> Iterator[Observation]:
         """Of more responses than anybody has under way the oldest are given up."""
         if len(self._open) + sum(map(len, self._waiting.values())) > MOST:
-            yield self._settle(self._under_way()[0], "broken", now)
+            yield self._settle(self.under_way()[0], "broken", now)
 
     def _take(self, lane: str | None, now: float) -> Account:
         """The response that was asked for first, or one that nobody asked for (the provider heard someone speak)."""
@@ -263,6 +264,20 @@ class Socket:
     def refuse(self, call: Call, now: float) -> list[Observation]:
         """What was `asked` for does not leave: the response that will not come."""
         return [seen for tabs in self._tabs for seen in tabs.refuse(call, now)]
+
+    def came(self, call: Call) -> int | None:
+        """Bytes of the response that a frame asked for with this call; None when it is not under way, or no more."""
+        account = None if self.closed else self._account_of(call)
+        return None if account is None else account.received
+
+    def model(self, call: Call) -> str | None:
+        """The model that such a frame asks for, by all that was said on this socket."""
+        account = self._account_of(call)
+        return None if account is None else account.fold.reading().request_model
+
+    def _account_of(self, call: Call) -> Account | None:
+        found = (account for tabs in self._tabs for account in tabs.under_way() if account.call is call)
+        return next(found, None)
 
     def feed(self, data: bytes, now: float, *, from_client: bool) -> list[Observation]:
         """A message as it passes, text or binary, at `now` (epoch seconds). Never raises for what is in it.

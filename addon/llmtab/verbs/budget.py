@@ -66,7 +66,9 @@ def _show(said: "Policy", ledger: Path, as_json: bool) -> int:
     from llmtab.budgets.onlooker import Onlooker
 
     rows, now = Onlooker(said, ledger).rows(), time()
-    reached = [limit for limit, _, state in rows if limit.hard and state.spent >= limit.amount + limit.burst]
+    reached = [
+        limit for limit, _, state in rows if limit.hard and state.spent + state.carried >= limit.amount + limit.burst
+    ]
     if as_json:
         print(_json({"budgets": [row(limit, key, state, now) for limit, key, state in rows]}))
     else:
@@ -78,7 +80,7 @@ def _simulate(said: "Policy", ledger: Path, as_json: bool) -> int:
     from llmtab.budgets.simulate import Simulation
     from llmtab.ledger.reader import read
 
-    simulation = Simulation(said.limits)
+    simulation = Simulation(said)
     simulation.add(read(ledger))
     simulation.run()
     found = simulation.report()
@@ -92,6 +94,11 @@ def _simulate(said: "Policy", ledger: Path, as_json: bool) -> int:
     _table(cells)
     share = f"{found['refused']} of {found['calls']} calls would have been refused"
     print(f"{share}, {_usd(found['saved_usd'])} of {_usd(found['cost_usd'])} saved.")
+    if found["unknown_tiers"]:
+        print(
+            f"Of {found['unknown_tiers']} calls the tier is not known: a header tells it, and a ledger holds none. "
+            "They are counted without one."
+        )
     return 0
 
 

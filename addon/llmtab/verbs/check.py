@@ -159,7 +159,8 @@ def _price(contents: "Contents", claim: "Claim", model: str | None) -> str:
     if model is None:
         sold = {provider, prices.finder.setting(provider, "models_of")}
         count = sum(match.provider in sold for match in prices.finder.entries())
-        return f"{count} models of {provider} have one, as of {prices.as_of}; --model M asks for one"
+        have = "1 model of {} has" if count == 1 else f"{count:,} models of {{}} have"
+        return f"{have.format(provider)} one, as of {prices.as_of}; --model M asks for one"
     match = prices.find(provider, model, datetime.now(UTC))
     return f"none for {model} of {provider}: unknown_model" if match is None else f"{match.provider}/{match.model}"
 
@@ -169,6 +170,7 @@ def _price(contents: "Contents", claim: "Claim", model: str | None) -> str:
 
 def _sample(args: argparse.Namespace, target: str) -> "Sample":
     from llmtab.discovery import Sample
+    from llmtab.wire.decoding import DecodeError, decoder
 
     body = sys.stdin.buffer.read() if target == "-" else Path(target).read_bytes()
     headers = {}
@@ -177,6 +179,10 @@ def _sample(args: argparse.Namespace, target: str) -> "Sample":
         if not colon:
             raise ValueError(f"--header {header!r}, expected 'name: value'")
         headers[name.strip().lower()] = value.strip()
+    try:
+        decoder(args.encoding)
+    except DecodeError:
+        raise ValueError(f"--encoding {args.encoding!r}, expected gzip, deflate, br or zstd") from None
     coding = args.encoding or ("gzip" if body.startswith(GZIP) else "")
     request = args.request.read_bytes() if args.request else None
     return Sample(body, headers | ({"content-encoding": coding} if coding else {}), args.model, request)

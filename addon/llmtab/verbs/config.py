@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from llmtab import environment, origins
     from llmtab.setup import OPTIONS
 
-    given = _given(args.given) | ({"llmtab_config": args.config} if args.config else {})
+    given = origins.given(OPTIONS, args.given) | ({"llmtab_config": args.config} if args.config else {})
     values = list(origins.options(OPTIONS, given, os.environ))
     path = origins.config_path(str(next(value.value for value in values if value.name == "llmtab_config")))
     for said in environment.misspelt(OPTIONS, os.environ):
@@ -56,36 +56,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _given(words: list[str]) -> dict[str, Any]:
-    """`--set` as mitmproxy reads it. Raises ValueError for a name that is no option of ours."""
-    from collections.abc import Sequence
-    from difflib import get_close_matches
-
-    from llmtab import environment
-    from llmtab.setup import OPTIONS
-
-    kinds = {name: kind for name, kind, *_ in OPTIONS}
-    found: dict[str, Any] = {}
-    for word in words:
-        name, _, text = word.partition("=")
-        if name not in kinds:
-            close = get_close_matches(name, kinds, n=1)
-            raise ValueError(f"there is no option {name}" + (f", did you mean {close[0]}?" if close else ""))
-        if kinds[name] == Sequence[str]:
-            found.setdefault(name, []).append(text)
-        else:
-            said = environment.stated(name, kinds[name], {environment.variable(name): text or "true"})
-            found[name] = text if kinds[name] is not bool else said
-    return found
-
-
 def _checked(options: dict[str, Any], path: Path | None) -> str:
     """One line on what was read. Raises ConfigError, ValueError or OSError as a start would."""
     from argparse import Namespace
 
-    from llmtab.setup import checked
+    from llmtab.setup import held
 
-    config = checked(Namespace(**options)).read().config
+    config = held(Namespace(**options))
     parts = [f"{len(config.profile_specs)} profiles", f"{len(config.key_names)} named keys"]
     parts += [f"{len(said)} {name}" if isinstance(said, list) else name for name, said in config.sections.items()]
     parts += ["prices"] if config.pricing else []

@@ -6,7 +6,7 @@ Knows how each kind of shell is told. Must not know what the variables mean: tha
 import argparse
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -44,13 +44,21 @@ def run(args: argparse.Namespace) -> int:
     from llmtab import clients
     from llmtab.attribution.labels import stated_labels
 
-    shell = args.shell or _shell()
     if args.unset:
-        names = [variable.name for variable in clients.VARIABLES] + [clients.RUNNING, clients.CA]
-        print("\n".join(_UNSET[shell](name) for name in names))
+        if args.json or args.docker:
+            print(
+                f"llmtab env: --unset goes with --shell, not with {'--json' if args.json else '--docker'}",
+                file=sys.stderr,
+            )
+            return 2
+        print("\n".join(_undoing(args.shell or _shell())))
         return 0
     stated = {name: value for label in args.label for name, value in stated_labels(label).items()}
-    address = args.proxy if "://" in args.proxy else f"http://{args.proxy}"
+    address = _address(args.proxy)
+    if args.ca:
+        _check_ca(args.ca)
+    if not _there(address, WAIT_SECONDS if args.wait else 0) and args.wait:
+        return 1
     url = clients.with_user(address, stated)
     found = _for_container(url, args) if args.docker else _for_shell(url, address, args)
     if args.json:
@@ -60,18 +68,64 @@ def run(args: argparse.Namespace) -> int:
     elif args.docker:
         print(_docker(found, url, _ca_bundle(args)))
     else:
+        shell = args.shell or _shell()
         print("\n".join(_SET[shell](name, value) for name, value in found.items()))
-    return 0 if _there(address, WAIT_SECONDS if args.wait else 0) or not args.wait else 1
+    return 0
+
+
+def _address(text: str) -> str:
+    from llmtab.clients import address
+
+    try:
+        return address(text)
+    except ValueError as error:
+        raise ValueError(f"--proxy: {error}") from None
+
+
+def _check_ca(path: Path) -> None:
+    """Clients would trust nothing, or everybody, with a file that is something else."""
+    from llmtab.run.authority import expires
+
+    expected = "expected the proxy's certificate, PEM, as in ~/.mitmproxy/mitmproxy-ca-cert.pem"
+    if b"PRIVATE KEY" in path.read_bytes():
+        raise ValueError(f"--ca {path}: has a private key in it, {expected}")
+    try:
+        expires(path)
+    except ValueError:
+        raise ValueError(f"--ca {path}: {expected}") from None
+
+
+def _undoing(shell: str) -> Iterator[str]:
+    """Lines that make the environment what it was before. What has got a value of the user's own since is left alone,
+    and what is not set here is unset all the same: the lines may be for a shell that is not this one."""
+    from llmtab import clients
+    from llmtab.home import home
+
+    names = [*(variable.name for variable in clients.VARIABLES), clients.LEDGER, clients.RUNNING, clients.CA]
+    for name in names:
+        before, now = os.environ.get(f"{clients.SAVED}{name}"), os.environ.get(name)
+        own = now and name != clients.CA and not clients.set_by_us(name, os.environ, home() / "ca")
+        if before is not None:
+            yield _UNSET[shell](f"{clients.SAVED}{name}")
+        if before is not None and not own:
+            yield _SET[shell](name, before)
+        elif not own:
+            yield _UNSET[shell](name)
 
 
 def _for_shell(url: str, address: str, args: argparse.Namespace) -> dict[str, str]:
     from llmtab import clients
     from llmtab.home import home
+    from llmtab.run.announced import ledger_of
     from llmtab.run.authority import certificate
 
-    ca = args.ca or certificate()
-    found = clients.environment(url, ca, os.environ, home() / "ca", local=args.local)
-    return found | {clients.RUNNING: address, clients.CA: str(ca)}
+    ca, folder = (args.ca or certificate()).absolute(), home() / "ca"
+    found = clients.environment(url, ca, os.environ, folder, local=args.local)
+    ledger = ledger_of(address)
+    if ledger is not None:
+        found[clients.LEDGER] = str(ledger)
+    saved = clients.to_save([*found, clients.LEDGER], os.environ, folder)
+    return saved | found | {clients.RUNNING: address, clients.CA: str(ca)}
 
 
 def _for_container(url: str, args: argparse.Namespace) -> dict[str, str]:
@@ -122,7 +176,7 @@ def _there(address: str, seconds: float) -> bool:
     parts, until = urlsplit(address), time.monotonic() + seconds
     if not _is_loopback(parts.hostname or ""):
         return True  # a container may know it by a name that this machine does not
-    while listening(parts.hostname or "", parts.port or 8080) == "nobody":
+    while listening(parts.hostname or "", parts.port or 80) == "nobody":
         if time.monotonic() >= until:
             print(f"llmtab env: nothing listens at {address} yet; start it: llmtab proxy", file=sys.stderr)
             return False

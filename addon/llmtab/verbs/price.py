@@ -47,7 +47,7 @@ def add_parsers(verbs: Verbs) -> None:
     for name, counter in COUNTS.items():
         parser.add_argument(f"--{name}", metavar="N", type=int, dest=counter, help=f"{counter}")
     parser.add_argument("--use", metavar="COUNTER=N", action="append", default=[], help="any other counter")
-    parser.add_argument("--at", metavar="DATE", type=moment, help="when the call ended (default: now)")
+    parser.add_argument("--at", metavar="DATE", type=day, help="when the call ended (default: now)")
     parser.add_argument("--tier", metavar="T", help="service tier: batch, flex, priority ...")
     parser.add_argument("--region", metavar="R", help="where it ran: us, eu, a cloud's region")
     what = parser.add_mutually_exclusive_group()
@@ -97,20 +97,34 @@ def open_book(args: argparse.Namespace, *more: Path) -> "PriceBook":
 
 def moment(text: str) -> datetime:
     """A date or time in RFC 3339, in UTC, which is meant where no zone is said. ValueError."""
-    found = datetime.fromisoformat(text)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r}, expected a date or time like 2026-07-01 or 2026-07-01T14:00Z") from None
     try:
         return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
     except OverflowError:
         raise ValueError(f"{text!r} is outside the calendar") from None
 
 
+def day(text: str) -> datetime:
+    """`moment` for an argument: says what was expected."""
+    try:
+        return moment(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _one(book: "PriceBook", args: argparse.Namespace) -> int:
+    from llmtab.pricing.advice import no_factor
     from llmtab.pricing.card import Card
     from llmtab.pricing.compare import described
 
     provider, model = _place(book, args)
     at = args.at or datetime.now(UTC)
     usage, tier = _asked(args), spoken_tier(provider, args.tier)
+    if args.region and (said := no_factor(book, provider, model, args.region, at)):
+        print(said, file=sys.stderr)
     if usage:
         return _answer(book.price(usage, provider, model, pricing_tier=tier, region=args.region, at=at), args.json)
     card, match = book.card(provider, model, tier, args.region, at), book.find(provider, model, at)
@@ -124,6 +138,8 @@ def _one(book: "PriceBook", args: argparse.Namespace) -> int:
 
 def _place(book: "PriceBook", args: argparse.Namespace) -> tuple[str, str]:
     """Provider and model. A model's name alone must have one seller only: nothing is guessed."""
+    from llmtab.pricing.advice import near
+
     if args.provider:
         return args.provider, args.model
     known = {name for table in book.finder.tables for name in table.providers}
@@ -132,8 +148,11 @@ def _place(book: "PriceBook", args: argparse.Namespace) -> tuple[str, str]:
         return head, rest
     today = (args.at or datetime.now(UTC)).date().isoformat()
     sellers = sorted(name for name in known if book.finder.find(name, args.model, today))
-    if len(sellers) != 1:
-        raise ValueError(f"{args.model} is sold by {', '.join(sellers) or 'nobody we know'}: say --provider P")
+    if not sellers:
+        names = near(book, args.model)
+        raise ValueError(f"no table has {args.model}" + (f": did you mean {', '.join(names)}?" if names else ""))
+    if len(sellers) > 1:
+        raise ValueError(f"{args.model} is sold by {', '.join(sellers)}: say --provider P")
     return sellers[0], args.model
 
 
@@ -272,16 +291,18 @@ def _list(book: "PriceBook", args: argparse.Namespace) -> int:
 
 
 def _diff(book: "PriceBook", args: argparse.Namespace) -> int:
+    from llmtab.cells import counted
     from llmtab.pricing.compare import diff
 
     changes = diff(book, open_book(args, args.diff))
     for line in changes:
         print(line)
-    print(f"{len(changes)} differences", file=sys.stderr)
+    print(counted(len(changes), "difference"), file=sys.stderr)
     return 0
 
 
 def _estimates(path: Path, as_json: bool) -> int:
+    from llmtab.cells import counted
     from llmtab.estimates.before import accuracy
     from llmtab.ledger.reader import read
     from llmtab.pricing.compare import to_json
@@ -291,7 +312,8 @@ def _estimates(path: Path, as_json: bool) -> int:
         print(to_json(found))
         return 0
     for name, one in found.items():
-        print(f"{name}: {one['calls']} calls, {one['within_p90']} within their p90, {one['over_warn']} over warn")
+        within = f"{one['within_p90']} within their p90, {one['over_warn']} over warn"
+        print(f"{name}: {counted(one['calls'], 'call')}, {within}")
         for key, its in one.items():
             if isinstance(its, dict):
                 said = f"estimated x{its['median']} of what came (median), 9 of 10 off by x{its['p90_factor']} at most"
@@ -309,9 +331,11 @@ def _stale(book: "PriceBook", today: date) -> int:
 
 
 def _ages(book: "PriceBook", today: date) -> Iterator[str]:
+    from llmtab.cells import counted
+
     if book.as_of is None:
         yield "the table does not say how old it is"
         return
     days = (today - date.fromisoformat(book.as_of)).days
     advice = "; llmtab has newer ones, or add yours to llmtab.yaml" if book.stale_days(today) else ""
-    yield f"prices of {book.as_of}, {days} days old{advice}"
+    yield f"prices of {book.as_of}, {counted(days, 'day')} old{advice}"

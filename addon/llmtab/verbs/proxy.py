@@ -7,9 +7,12 @@ are good for (`doors`).
 import argparse
 import errno
 import ipaddress
+import os
+import re
 import socket
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from llmtab.entry import script
@@ -60,17 +63,35 @@ def run(args: argparse.Namespace) -> int:
         )
     if _listens_there(rest) and _taken(host, port):
         raise OSError(f"port {port} of {host} is in use; choose another with -p PORT")
-    from llmtab.run.doors import how
-
     for door in _doors(rest, host, port):
         if door.port != port and _taken(door.host, door.port):
             raise OSError(f"port {door.port} of {door.host or 'this machine'} is in use; name another: ...@PORT")
-        if line := how(door):
-            print(f"llmtab: {line}", flush=True)
-    from mitmproxy.tools.main import mitmdump
+    if not {"--options", "--commands", "--version"} & {*rest}:
+        _check(settings(rest))
+    from llmtab.run.dump import start
 
-    mitmdump(["-s", str(script()), "--listen-host", host, "-p", str(port), *_quiet(rest), *rest])
+    start(["-s", str(script()), "--listen-host", host, "-p", str(port), *_quiet(rest), *rest])
     return 0
+
+
+def _check(words: Sequence[str]) -> None:
+    """mitmdump would say in the midst of other lines that these cannot be. Raises ValueError or OSError."""
+    from llmtab import origins
+    from llmtab.setup import OPTIONS, held
+
+    folder = next((word.partition("=")[2] for word in reversed(words) if word.startswith("confdir=")), "")
+    place = Path(folder, "config.yaml") if folder else origins.MITMPROXY
+    try:
+        given = origins.given(OPTIONS, [word for word in words if word.startswith("llmtab_")])
+    except ValueError as error:
+        raise ValueError(f"{error} (llmtab proxy --options shows all)") from None
+    values = origins.options(OPTIONS, given, os.environ, place)
+    held(argparse.Namespace(**{value.name: value.value for value in values}))
+
+
+def settings(words: Sequence[str]) -> list[str]:
+    """What `--set` says among mitmdump's arguments."""
+    return _values(words, "--set")
 
 
 def _modes(args: argparse.Namespace) -> list[str]:
@@ -84,6 +105,8 @@ def _modes(args: argparse.Namespace) -> list[str]:
     if args.upstream:
         from llmtab.clients import way_out
 
+        if not re.search(r"://|:\d+/?$", args.upstream):  # a word alone would be a host that nobody knows
+            raise ValueError(f"--upstream {args.upstream}: expected a URL like http://proxy.example.com:3128")
         mode, user = way_out(args.upstream)
         modes.insert(0, mode)
         extra = ["--set", f"upstream_auth={user}"] if user else []
@@ -94,11 +117,16 @@ def _modes(args: argparse.Namespace) -> list[str]:
 
 def named_modes(words: Sequence[str]) -> list[str]:
     """The modes that mitmdump's arguments name."""
+    return _values(words, "--mode", "-m")
+
+
+def _values(words: Sequence[str], option: str, *short: str) -> list[str]:
+    """What follows an option, each time it is said."""
     found = []
     for word, value in pairwise([*words, ""]):
-        if word in ("--mode", "-m"):
+        if word in (option, *short):
             found.append(value)
-        elif word.startswith("--mode="):
+        elif word.startswith(f"{option}="):
             found.append(word.partition("=")[2])
     return found
 

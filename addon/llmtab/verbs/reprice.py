@@ -5,7 +5,7 @@ Knows which lines hold a list price of ours and what a new one changes. Must not
 
 import argparse
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class Sum:
 
 def add_parsers(verbs: Verbs) -> None:
     """Declares the verb."""
-    from llmtab.verbs.price import add_table_arguments, moment
+    from llmtab.verbs.price import add_table_arguments, day
 
     parser = add_verb(
         verbs,
@@ -57,7 +57,7 @@ def add_parsers(verbs: Verbs) -> None:
         details="The ledger is never edited; --write makes a new file (without chain: it is no record, but a what-if).",
         example="llmtab reprice --prices-at 2026-07-01",
     )
-    parser.add_argument("--prices-at", metavar="DATE", type=moment, help="prices of that day, not each line's own")
+    parser.add_argument("--prices-at", metavar="DATE", type=day, help="prices of that day, not each line's own")
     parser.add_argument("--write", metavar="OUT", type=Path, help="write the repriced lines to a new file")
     parser.add_argument("--json", action="store_true", help="the sums as one JSON object")
     add_table_arguments(parser)
@@ -72,17 +72,26 @@ def run(args: argparse.Namespace) -> int:
 
     book, path = open_book(args), args.ledger or default_ledger()
     sums: dict[str, Sum] = defaultdict(Sum)
-    skipped = Skipped()
+    skipped, left = Skipped(), Counter[str]()
     with _new_file(args.write) as out:
         for line in read(path, skipped):
             new = repriced(line, book, args.prices_at)
             if new is not line:
                 name = f"{line.get('provider')}/{line.get('response_model') or line.get('request_model')}"
                 sums[name].add(line.get("cost_usd"), new.get("cost_usd"))
+            else:
+                left[_why(line)] += 1
             if out:
                 out.write(encode({key: value for key, value in new.items() if key != "chain"}) + b"\n")
-    _show(sums, skipped.lines, args.json)
+    _show(sums, left, skipped.lines, args.json)
     return 0
+
+
+def _why(line: Mapping[str, Any]) -> str:
+    """Why a line stays as it is."""
+    if line.get("cost_source") not in OURS:
+        return str(line.get("cost_source", "no cost")).replace("_", " ")
+    return "counters unknown here" if line.get("usage") else "no usage"
 
 
 @contextmanager
@@ -157,9 +166,10 @@ def ended(line: Mapping[str, Any]) -> datetime:
     return datetime.fromisoformat(line["time"]).astimezone(UTC) + timedelta(milliseconds=duration)
 
 
-def _show(sums: Mapping[str, Sum], skipped: int, as_json: bool) -> None:
+def _show(sums: Mapping[str, Sum], left: Counter[str], skipped: int, as_json: bool) -> None:
     import sys
 
+    from llmtab.cells import counted, safe
     from llmtab.pricing.compare import to_json
 
     total = Sum()
@@ -167,18 +177,24 @@ def _show(sums: Mapping[str, Sum], skipped: int, as_json: bool) -> None:
         for name in vars(its):
             setattr(total, name, getattr(total, name) + getattr(its, name))
     if as_json:
-        print(to_json({"models": {name: vars(sums[name]) for name in sorted(sums)}, "total": vars(total)}))
+        models = {name: vars(sums[name]) for name in sorted(sums)}
+        print(to_json({"models": models, "total": vars(total), "left": dict(left)}))
         return
     for name in sorted(sums):
         print("\n".join(_said(name, sums[name])))
     print("\n".join(_said("total", total)))
+    if left:
+        reasons = ", ".join(f"{number:,} {safe(why, 40)}" for why, number in left.most_common())
+        print(f"not priced again: {counted(left.total(), 'line')} ({reasons})")
     if skipped:
-        print(f"{skipped} lines could not be read", file=sys.stderr)
+        print(f"{counted(skipped, 'line')} could not be read", file=sys.stderr)
 
 
 def _said(name: str, its: Sum) -> Iterator[str]:
+    from llmtab.cells import counted
     from llmtab.pricing.compare import short
 
     moved = f" ({short(its.new - its.old)})" if its.new != its.old else ""
     unpriced = f", unpriced {its.old_unpriced} -> {its.new_unpriced}" if its.old_unpriced or its.new_unpriced else ""
-    yield f"{name}: {its.lines} calls, {its.changed} changed, {short(its.old)} -> {short(its.new)} USD{moved}{unpriced}"
+    sums = f"{short(its.old)} -> {short(its.new)} USD{moved}{unpriced}"
+    yield f"{name}: {counted(its.lines, 'line')}, {its.changed} changed, {sums}"

@@ -39,7 +39,7 @@ def add_parsers(verbs: Verbs) -> None:
     parser.add_argument("-l", "--label", metavar="NAME=VALUE", action="append", default=[], help=label)
     budget = "a hard stop: calls that would take this run beyond so many USD are refused"
     parser.add_argument("-b", "--budget", metavar="USD", help=budget)
-    parser.add_argument("--ledger", metavar="FILE", type=Path, help="default: the usual ledger")
+    parser.add_argument("--ledger", metavar="FILE", type=Path, help="of a proxy of its own; default: the usual ledger")
     parser.add_argument("--config", metavar="FILE", type=Path, help="llmtab.yaml (default: the usual one)")
     parser.add_argument("-q", "--quiet", action="store_true", help="no bill, and no warnings")
     parser.add_argument("--json", action="store_true", help="the bill as one line of JSON, on standard error")
@@ -64,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
         print("llmtab run: no program given, expected llmtab run [options] -- CMD ... (see --help)", file=sys.stderr)
         return 2
     try:
+        if args.bill:
+            _writable(args.bill)
         proxy = behind(args, labels(args.label, os.environ))
     except (OSError, ValueError) as error:
         print(f"llmtab run: {error}", file=sys.stderr)
@@ -99,6 +101,21 @@ def labels(flags: list[str], environment: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+def _writable(path: Path) -> None:
+    """Raises OSError where the bill could not be written: better now than when the program is done."""
+    try:
+        if path.exists() and not path.is_file():
+            if path.is_dir():
+                raise IsADirectoryError(None, "Is a directory")
+            return  # a pipe or a terminal: opening it may wait for its reader
+        there = path.exists()
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+        if not there:
+            path.unlink()
+    except OSError as error:
+        raise OSError(f"--bill {path}: {error.strerror}") from None
+
+
 def _fold(lines: Iterator[dict[str, Any]]) -> "Bill":
     from llmtab.run.bill import Bill
 
@@ -112,13 +129,11 @@ def _print(args: argparse.Namespace, bill: "Bill", proxy: "Behind", status: int,
     if args.quiet and not args.bill:
         return
     text = _json(bill, proxy, status, seconds) if args.json else _text(bill, proxy, seconds)
-    if args.bill:
-        with os.fdopen(os.open(args.bill, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(text + "\n")
-    if args.quiet:
+    written = args.bill and _write(args.bill, text)
+    if args.quiet and (written or not args.bill):
         return
     try:
-        if not args.bill:
+        if not written:
             print(text, file=sys.stderr)
         for line in proxy.said()[:SAID]:
             print(f"llmtab: the proxy said: {line}", file=sys.stderr)
@@ -126,16 +141,32 @@ def _print(args: argparse.Namespace, bill: "Bill", proxy: "Behind", status: int,
         pass
 
 
+def _write(path: Path, text: str) -> bool:
+    """Whether the bill is in its file now; says so where it is not."""
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text + "\n")
+    except OSError as error:
+        print(f"llmtab run: --bill {path}: {error.strerror}", file=sys.stderr)
+        return False
+    return True
+
+
 def _json(bill: "Bill", proxy: "Behind", status: int, seconds: float) -> str:
     from llmtab.pricing.compare import to_json
 
     head = {"status": status, "seconds": round(seconds, 3), "ledger": str(proxy.ledger), "labels": proxy.labels}
+    if not proxy.sure:
+        head["ledger_sure"] = False
     return to_json(head | bill.data())
 
 
 def _text(bill: "Bill", proxy: "Behind", seconds: float) -> str:
     from llmtab.cells import duration
 
+    if not bill.total.calls and not proxy.sure:
+        said = "where the proxy writes is not known, and no call of this run is in"
+        return f"llmtab: {said} {proxy.ledger}; if it writes another ledger: export LLMTAB_LEDGER=FILE"
     if not bill.total.calls:
         return "llmtab: no LLM call came through the proxy; if there were any: llmtab doctor"
     first, *rest = bill.text()

@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -41,13 +42,19 @@ def add_parsers(verbs: Verbs) -> None:
         details=DETAILS,
         example="llmtab tail -f -n 20 --where provider=openai --where 'outcome!=ok'",
     )
-    parser.add_argument("-n", dest="count", metavar="N", type=int, default=10, help="how many (default: 10)")
+    parser.add_argument("-n", dest="count", metavar="N", type=_number, default=10, help="how many (default: 10)")
     parser.add_argument("-f", "--follow", action="store_true", help="go on with new calls as they come")
     parser.add_argument("--where", metavar="TEST", action="append", default=[], help="only calls like this; repeatable")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--by-session", action="store_true", help="calls of a session together, under its name and sum")
     form.add_argument("--json", action="store_true", help="the lines as they are on the ledger")
     add_ledger_argument(parser)
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or not text.isascii():
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a number from 0")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     show = _as_json if args.json else _printer()
     follower = Follower(path) if args.follow else None  # opened first, so that no line falls between the two
     last = _last(path, args.count, wanted if args.where else None, needed=not args.follow)
+    if not last and args.count and not args.follow and _is_foreign(path):
+        raise ValueError(f"{path}: no line of it is a line of a ledger")
     if args.by_session:
         last = _together(last)
         show = _by_session(show, last)
@@ -93,13 +102,41 @@ def _last(path: Path, count: int, wanted: Callable[[Line], bool] | None, *, need
     if needed and not there:
         raise FileNotFoundError(f"no ledger at {path}")
     for file in reversed(there):
-        with open_file(file) as opened:
-            raws = deque(opened, maxlen=max(0, count - len(found))) if wanted is None else opened
-            lines = (line for raw in raws for line in parse(raw) if wanted is None or wanted(line))
-            found = [*deque(lines, maxlen=max(0, count - len(found))), *found]
+        left = count - len(found)
+        if wanted is None:
+            found = [*_ending(file, left), *found]
+        else:
+            with open_file(file) as opened:
+                found = [*deque((line for raw in opened for line in parse(raw) if wanted(line)), maxlen=left), *found]
         if len(found) >= count:
             break
     return found
+
+
+def _ending(file: Path, count: int) -> list[Line]:
+    """The last calls of a file. Only its last lines are parsed: more of them where some turn out to be torn."""
+    from llmtab.ledger.reader import open_file, parse
+
+    size = count
+    while True:
+        with open_file(file) as opened:
+            raws = deque(opened, maxlen=size)
+        lines = [line for raw in raws for line in parse(raw)]
+        if len(lines) >= count or len(raws) < size:
+            return lines[len(lines) - count :] if len(lines) > count else lines
+        size = max(64, size * 4)
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether something stands there, and no line of it is one of a ledger."""
+    from llmtab.ledger.reader import parse, raw_lines
+
+    written = False
+    for _, _, raw in raw_lines(path):
+        if parse(raw):
+            return False
+        written = written or not raw.isspace()
+    return written
 
 
 def _new(follower: "Follower") -> Iterator[Line]:
@@ -155,32 +192,41 @@ def _by_session(show: Show, last: list[Line]) -> Show:
 
     `last`: the calls that will be shown at once; their sums stand complete over them.
     """
-    from llmtab.cells import label, safe, usd
+    from llmtab.cells import label, safe
     from llmtab.live import ansi
     from llmtab.live.grid import Cell
-    from llmtab.live.rows import calls, money
+    from llmtab.live.rows import calls, covered, money
     from llmtab.live.totals import Totals
 
     sums = Totals("session")
     going_on: list[str | None] = [None]
-    sums.add_all(last)
+    common: dict[str, Mapping[str, Any]] = {}
+
+    def add(line: Mapping[str, Any]) -> None:
+        sums.add(line)
+        name, labels = _session(line), line.get("labels") or {}
+        common[name] = {key: value for key, value in common.get(name, labels).items() if labels.get(key) == value}
+
+    for line in last:
+        with suppress(ValueError, ArithmeticError, TypeError, AttributeError):
+            add(line)
     counted = {line.get("id") for line in last}
     colour = ansi.wanted(sys.stdout, os.environ)
 
-    def print_sum(name: str, line: Mapping[str, Any]) -> None:
+    def print_sum(name: str) -> None:
         one = sums.groups[name or "-"]
-        spent = money(one) + (f" ({usd(one.notional)} on subscription)" if one.notional else "")
+        spent = money(one) + (f" {covered(one)} on subscription" if one.notional else "")
         said = f"session {safe(name, 64)}" if name else "no session"
-        words = [said, label(line), calls(one.calls), spent]
+        words = [said, label({"labels": common[name]}), calls(one.calls), spent]
         print(ansi.text([Cell("── " + "  ".join(filter(None, words)), "brand")], colour=colour))
 
     def grouped(line: Mapping[str, Any]) -> None:
         name = _session(line)
         if line.get("id") not in counted:
-            sums.add(line)
+            add(line)
         if name != going_on[0]:
             going_on[0] = name
-            print_sum(name, line)
+            print_sum(name)
         show(line)
 
     return grouped

@@ -4,6 +4,7 @@ Knows the arguments, when to draw, and what is printed where there is no termina
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime, tzinfo
@@ -37,12 +38,20 @@ def add_parsers(verbs: Verbs) -> None:
         example="llmtab top --by project --window '1 h' team.jsonl",
     )
     parser.add_argument("ledgers", metavar="LEDGER", nargs="*", type=Path, help="default: the usual ledger")
-    parser.add_argument("--by", metavar="WORD", default="model", help="model (default), provider, or any label")
+    parser.add_argument(
+        "--by", metavar="WORD", type=_word, default="model", help="model (default), provider, or any label"
+    )
     parser.add_argument(
         "--window", type=_window, default="today", help="'10 min', '1 h', today (default), yesterday or '7 days'"
     )
     parser.add_argument("--once", action="store_true", help="print one picture and end")
     parser.add_argument("--json", action="store_true", help="print the sums once, for a program")
+
+
+def _word(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", text):
+        raise argparse.ArgumentTypeError(f"{text!r}, expected model, provider or a label's name (a-z, 0-9 and _)")
+    return text
 
 
 def _window(text: str) -> str:
@@ -56,15 +65,17 @@ def _window(text: str) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Draws until told to stop."""
+    from llmtab.ledger.reader import files
     from llmtab.live.top import Top
 
     ledgers = args.ledgers or [default_ledger()]
+    once = args.json or args.once or not (sys.stdin.isatty() and sys.stdout.isatty())
     for path in args.ledgers:
-        if not path.parent.is_dir():
+        if not (files(path) if once else path.parent.is_dir()):  # one that comes later is waited for
             raise FileNotFoundError(f"{path}: no such ledger")
     top = Top(ledgers, _now(), by=args.by, window=args.window, zone=_zone(), budgets=_budgets(ledgers))
     try:
-        if args.json or args.once or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        if once:
             while not top.read(_now()):
                 pass
             _print(top, as_json=args.json)

@@ -13,7 +13,7 @@ def add_parsers(verbs: Verbs) -> None:
         "verify",
         run,
         summary="check that no line of the ledger was altered, removed, inserted or moved",
-        details="Exit status 0 if all is as it was written, 1 if not.",
+        details="Exit status 0 if all is as it was written, 1 if not, or if a line is no ledger's and no torn one.",
         example="llmtab verify ~/.llmtab/ledger.jsonl",
     )
     key = "the key file of a ledger written with llmtab_chain_key"
@@ -27,6 +27,7 @@ def run(args: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
+    from llmtab.cells import counted
     from llmtab.ledger.chain import chain_key
     from llmtab.ledger.verify import verify
 
@@ -40,7 +41,9 @@ def run(args: argparse.Namespace) -> int:
     for place in report.torn:
         print(f"{place}: torn: a crash or a full disk cut it short; it counts as no call")
     if report.dropped:
-        print(f"{report.dropped} lines never reached the disk, as the notes say")
-    found = "every chain is whole" if report.ok else f"{report.count} problems"
-    print(f"{path}: {report.lines} lines of {report.writers} writers: {found}")
+        print(f"{counted(report.dropped, 'line')} never reached the disk, as the notes say")
+    found = "every chain is whole" if report.ok else counted(report.count, "problem")
+    if report.ok and not report.lines:
+        found = "there is no line in it yet"
+    print(f"{path}: {counted(report.lines, 'line')} of {counted(report.writers, 'writer')}: {found}")
     return 0 if report.ok else 1
