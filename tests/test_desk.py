@@ -75,6 +75,7 @@ def test_an_answer_behind_another_is_an_open_call() -> None:
 
 
 def test_what_may_follow_an_answer_is_no_call_until_it_comes() -> None:
+    """Nothing came behind the first answer: one line, and no call is left open."""
     case = load("openai/responses_two_in_one")
     made, ledger = desk(case)
     found = exchange(case, made.memory)
@@ -91,6 +92,7 @@ def test_what_may_follow_an_answer_is_no_call_until_it_comes() -> None:
 
 
 def test_a_tap_that_fails_in_the_second_answer_marks_the_second() -> None:
+    """The first one is booked by then, and was read well."""
     case = load("openai/responses_two_in_one")
     made, _ = desk(case)
     found = exchange(case, made.memory)

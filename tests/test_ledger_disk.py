@@ -97,6 +97,36 @@ def test_a_half_written_line_is_never_glued_to_another_writers(path: Path) -> No
     assert len(report.torn) == 2
 
 
+@pytest.mark.parametrize("between", ["nothing", "closed", "another writer"])
+def test_a_disk_that_is_full_at_any_byte_doubles_no_line(tmp_path: Path, between: str) -> None:
+    """Also where nothing but a line's newline was missing: it is whole as soon as anybody begins a new line."""
+    for room in (*range(12), *(len_ - 2 + at for len_ in [_length(tmp_path)] for at in range(4))):
+        path = tmp_path / f"{between}-{room}" / "ledger.jsonl"
+        disk = Disk()
+        mine, other = Ledger(path, fsync="off", write=disk), Ledger(path, writer="other", fsync="off")
+        mine.append([call(0)])
+        disk.quota = room
+        mine.append([call(1)])
+        if between == "closed":
+            mine.close()
+        elif between == "another writer":
+            other.append([call(9)])
+        disk.quota = None
+        mine.append([call(2)])
+        assert sorted(ids(path)) == sorted(["call-0", "call-1", "call-2", *["call-9"] * (between == "another writer")])
+        assert verify(path).ok
+        mine.close()
+        other.close()
+
+
+def _length(folder: Path) -> int:
+    """Bytes of a call's line."""
+    ledger = Ledger(folder / "length" / "ledger.jsonl", fsync="off")
+    ledger.append([call(0)])
+    ledger.close()
+    return ledger.path.stat().st_size
+
+
 Step = tuple[str, int]
 
 

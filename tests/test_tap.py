@@ -43,6 +43,7 @@ def test_false_alarms_are_bounded() -> None:
 
 
 def test_alarms_that_fail_are_bounded_too() -> None:
+    """An error at each look is no reason to look for ever."""
     asked = []
 
     def broken(seen: object) -> bool:

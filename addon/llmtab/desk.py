@@ -146,7 +146,9 @@ class Desk:
             self._put(lines)
 
     def tick(self) -> None:
-        """About once a second: lines that waited long enough are written."""
+        """About once a second: lines that waited long enough are written, the budgets looked after."""
+        if self.guard is not None:
+            self.guard.tick(self.calls)
         for lines in self.nested.release(time(), self.calls):
             self._put(lines)
 

@@ -32,6 +32,7 @@ from llmtab.observation import Answer, Call
 from llmtab.passing import is_large, is_stream, streams
 from llmtab.profiles import GUESS, SOCKET, Claim
 from llmtab.record import new_id
+from llmtab.rounds import Rounds
 from llmtab.setup import Setup, declare_options
 from llmtab.sockets.desk import SocketDesk
 from llmtab.tap import tapped
@@ -45,6 +46,7 @@ TCP_TIMEOUT: Final = 3600
 _ANSWER_HEADERS: Final = frozenset({b"content-type", b"content-encoding"})
 _CALL_HEADERS: Final = frozenset({b"content-type", b"content-encoding"}) | attribution.HEADERS | retries.HEADERS
 _IS_OURS: Final = re.compile(f"{attribution.PREFIX.decode()}|{attribution.PROXY_USER.decode()}$").match
+_NO_QUERY: Final[dict[str, str]] = {}
 _STATE: Final = "_llmtab_exchange"
 _BATCH: Final = "_llmtab_batch"
 _USER: Final = "_llmtab_user"
@@ -63,8 +65,7 @@ class Meter:
         self._exempt: Callable[[str], bool] | None = None
         """Whether mitmproxy was told to leave a `host:port` alone; None where it was told of none."""
         self._ticker: asyncio.Task[None] | None = None
-        self._failed: set[str] = set()
-        """Parts of the once-a-second work that have failed, and were said to."""
+        self._rounds = Rounds()
         self._watchers = Watchers()
         self._upkeep = Upkeep()
         self.desk = Desk(self._watchers.tell, self._upkeep)
@@ -134,36 +135,16 @@ class Meter:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(1)
-            if self.desk.setup is not None:
-                parts = self._write, self._look_at_files, self._look_after_budgets, self.batches.tick, self.desk.tick
-                for part in (*parts, self._show):
-                    self._survive(part)
+            if (setup := self.desk.setup) is not None:
+                self._rounds.go(setup.ledger.tick, self._look, self.batches.tick, self.desk.tick, self._show)
 
-    def _survive(self, part: Callable[[], None]) -> None:
-        """An error in one part of the once-a-second work must not stop the others: it is said once."""
-        try:
-            part()
-        except Exception:
-            if part.__qualname__ not in self._failed:
-                self._failed.add(part.__qualname__)
-                log.warning("llmtab: %s failed; it is tried again every second", part.__qualname__, exc_info=True)
-
-    def _write(self) -> None:
-        if self.desk.setup is not None:
-            self.desk.setup.ledger.tick()
-
-    def _look_at_files(self) -> None:
-        if self.desk.setup is not None:
-            edited = self._upkeep.tick(self.desk.setup, self._watchers.note)
-            if edited is not None:
-                self._put_in_force(edited)
-
-    def _look_after_budgets(self) -> None:
-        if self.desk.guard is not None:
-            self.desk.guard.tick(self.desk.calls)
-            self._watchers.limits(self.desk.guard.bars())
+    def _look(self) -> None:
+        if self.desk.setup and (edited := self._upkeep.tick(self.desk.setup, self._watchers.note)):
+            self._put_in_force(edited)
 
     def _show(self) -> None:
+        if self.desk.guard is not None:
+            self._watchers.limits(self.desk.guard.bars())
         if self.desk.setup is not None:
             self._watchers.tick(self.desk.setup.ledger, self.desk.calls.values(), self.desk.coverage)
 
@@ -267,7 +248,7 @@ class Meter:
             user = next(iter(flow.metadata.get("proxyauth", ())), user)
         peer = flow.client_conn.peername
         client = {"address": peer[0]} if peer else {}
-        query = request.query.get if b"?" in data.path else _no_query
+        query = request.query.get if b"?" in data.path else _NO_QUERY.get
         if key := setup.fingerprints.of(headers, query("key")):
             client["key"] = key
         began, method = data.timestamp_start, data.method.decode("ascii", "replace")
@@ -367,7 +348,3 @@ def _tell_client(flow: http.HTTPFlow, frame: bytes) -> None:
 
 def _is_wanted(name: bytes) -> bool:
     return attribution.is_ours(name) or agents.is_session_name(name)
-
-
-def _no_query(_: str) -> str | None:
-    return None

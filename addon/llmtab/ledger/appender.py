@@ -266,15 +266,22 @@ class Appender:
 
         A half-written batch is finished if nobody wrote after it, else it begins again at its first unfinished line.
         """
-        if self._half and size == self._end:
-            return batch[self._half :], self._half
-        kept = batch.rfind(b"\n", 0, self._half) + 1
+        half, kept = self._half, batch.rfind(b"\n", 0, self._half) + 1
+        if half and (size == self._end or self._ends_in(batch[kept:half], size)):
+            return batch[half:], half
+        if batch[half : half + 1] == b"\n" and 0 <= self._end < size and os.pread(self._fd, 1, self._end) == b"\n":
+            # All but its newline was there, and another process put that before its own line.
+            return batch[half + 1 :], half + 1
         newline_needed = size and size != self._end and os.pread(self._fd, 1, size - 1) != b"\n"
         self._half, self._end = kept, -1
         # A line torn by somebody's crash or full disk must not be glued to ours.
         if newline_needed:
             return b"\n" + batch[kept:], kept - 1
         return batch[kept:] if kept else batch, kept
+
+    def _ends_in(self, piece: bytes, size: int) -> bool:
+        """Whether the file, of which nobody knows where our last write ended, ends in a piece of a line."""
+        return 0 < len(piece) <= size and os.pread(self._fd, len(piece), size - len(piece)) == piece
 
     def _size(self) -> int:
         """The file's size, after opening it (again) where it was rotated, deleted or never opened."""
