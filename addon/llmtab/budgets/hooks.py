@@ -3,6 +3,7 @@
 Knows a flow by the few attributes it touches, and is given what makes a response. Must not import mitmproxy.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from inspect import isawaitable
@@ -12,6 +13,8 @@ from llmtab.budgets.guard import Guard
 from llmtab.observation import Call
 from llmtab.sockets.desk import STATE as SOCKET_STATE
 from llmtab.sockets.socket import Socket
+
+log = logging.getLogger("llmtab")
 
 _DECIDED: Final = "_llmtab_decided"
 """The call of a socket that was asked about last."""
@@ -36,7 +39,10 @@ def _on_requests(meter: Any, guard: Guard, state: str, make: Make) -> None:
     async def request(flow: Any) -> None:
         """The request is whole and about to leave: a refused one gets its answer here and goes no further."""
         if estimate is not None:
-            estimate(flow)
+            try:
+                estimate(flow)
+            except Exception:  # a call nobody could estimate is still one that a budget decides on
+                log.warning("llmtab: a call could not be estimated", exc_info=True)
         exchange = vars(flow).get(state)
         if exchange is None or flow.response is not None:
             return
