@@ -11,8 +11,6 @@ from socket_upstream import WAIT, SocketUpstream
 from test_budgets import config
 from test_websockets import CREATE, RESPONSES, URL, dial, provider, start
 
-from llmtab.budgets.gate import LOST
-
 __all__ = ["provider", "start"]
 
 LIVE = "generativelanguage.googleapis.com/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent"
@@ -48,12 +46,14 @@ def test_a_slow_response_keeps_its_reservation(
 ) -> None:
     """A model that thinks for longer than a lost call is waited for still holds what it may cost; another socket's
     frame is refused meanwhile."""
-    proxy = start(*config(tmp_path, "  - {name: one, limit: 1 requests per month}\n"))
-    provider.scripts[RESPONSES] = [WAIT, LOST + 4, done(1)]
+    impatient = tmp_path / "impatient.py"
+    impatient.write_text("def running():\n    from llmtab.budgets import gate\n\n    gate.LOST = 0.5\n")
+    proxy = start(*config(tmp_path, "  - {name: one, limit: 1 requests per month}\n"), "-s", str(impatient))
+    provider.scripts[RESPONSES] = [WAIT, 5.0, done(1)]
     before = len(provider.heard)
     with dial(proxy, URL) as slow, dial(proxy, URL) as other:
         slow.send(json.dumps(CREATE))
-        time.sleep(LOST + 2.5)
+        time.sleep(3.5)
         other.send(json.dumps(CREATE))
         assert json.loads(other.recv(5))["error"]["code"] == "rate_limit_exceeded"  # room may be given back
         assert json.loads(slow.recv(10))["type"] == "response.completed"
