@@ -74,18 +74,24 @@ def test_an_answer_behind_another_is_an_open_call() -> None:
     assert made.memory.used == 0
 
 
-def test_what_may_follow_an_answer_is_no_call_until_it_comes() -> None:
-    """Nothing came behind the first answer: one line, and no call is left open."""
+def after_the_first_answer() -> tuple[Any, Lines, Any, Any]:
+    """A desk, its ledger, an exchange whose first answer has passed, and the tap for what may come behind it."""
     case = load("openai/responses_two_in_one")
     made, ledger = desk(case)
     found = exchange(case, made.memory)
     made.open(found)
     tap = tapped(found, None, made.over)
-    for start, end in list(pairwise([0, *case.ends])):
+    for start, end in pairwise([0, *case.ends]):
         tap(case.body[start:end])
         if found.closed:
             break
     assert found.following is not None
+    return made, ledger, found, tap
+
+
+def test_what_may_follow_an_answer_is_no_call_until_it_comes() -> None:
+    """Nothing came behind the first answer: one line, and no call is left open."""
+    made, ledger, found, _ = after_the_first_answer()
     made.close(found, "complete", ENDED, None)
     assert len(ledger.lines) == 1
     assert not made.calls
@@ -93,16 +99,7 @@ def test_what_may_follow_an_answer_is_no_call_until_it_comes() -> None:
 
 def test_a_tap_that_fails_in_the_second_answer_marks_the_second() -> None:
     """The first one is booked by then, and was read well."""
-    case = load("openai/responses_two_in_one")
-    made, _ = desk(case)
-    found = exchange(case, made.memory)
-    made.open(found)
-    tap = tapped(found, None, made.over)
-    for start, end in list(pairwise([0, *case.ends])):
-        tap(case.body[start:end])
-        if found.closed:
-            break
-    assert found.following is not None
+    _, _, found, tap = after_the_first_answer()
     found.following.chunks.append(None)  # type: ignore[arg-type]
     tap(b"data: {}\n\n")
     assert (found.broken_tap, found.following.broken_tap) == (False, True)

@@ -270,6 +270,19 @@ def test_a_long_stream_still_tells_its_first_token(monkeypatch: pytest.MonkeyPat
         assert seen.reading.counters["total_tokens"] == 10
 
 
+def test_a_long_stream_whose_beginning_unfolds_to_much_is_read_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look at the first chunks may be one at a time; nothing of it is left when all are read as they pass."""
+    monkeypatch.setattr(llmtab.exchange, "TAP_LIMIT", 2000)
+    monkeypatch.setattr(llmtab.reader, "DECODED_LIMIT", 3000)
+    rest = [{key: value for key, value in event.items() if key != "model"} for event in EVENTS[1:-1]]
+    found = exchange(content_type="text/event-stream", content_encoding="gzip")
+    for chunk in flushed([sse(event) for event in (EVENTS[0], *rest[:30] * 90, *rest[-2:], EVENTS[-1])]):
+        found.feed(chunk, 101.0)
+    seen = observed(found, at=9000.0)
+    assert (seen.reading.counters["total_tokens"], seen.reading.ended, seen.torn) == (10, True, False)
+    assert seen.reading.model == "m"  # the first event says it, and no other
+
+
 @pytest.mark.parametrize("limit", [1000, 10_000_000])
 def test_a_large_json_text_that_was_passed_on_is_left_to_a_thread(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """Kept or not: one text is parsed in one go; a stream of the same size is not. Nothing is counted as held then."""

@@ -124,7 +124,7 @@ class Desk:
         exchange.call.request_bytes = len(asked) if asked is not None else 0
         seen = exchange.close_early(time())
         if seen is not None:
-            del self.calls[exchange.call.id]
+            self.calls.pop(exchange.call.id, None)
             if exchange.following is not None:
                 self.open(exchange.following)
             seen.passed = None  # its figures have come: there is nothing to guess

@@ -210,6 +210,7 @@ class Reader:
         all others; they tell when the first text came."""
         self.kept(first, self.coding)
         self._folds, self.undecodable = None, ""
+        self._selector, self._held, self._end, self._look = None, b"", b"", 0  # `kept` feeds what unfolds to much
         self.sample = Sampler(coded=bool(self.coding))
         try:
             self._decoder = decoder(self.coding)
