@@ -28,7 +28,7 @@ from budget_ledger import (
     started,
     written,
 )
-from llmtab.budgets import rebuild
+from llmtab.budgets import checkpoint, gate, guard, keeper, rebuild
 from llmtab.budgets.checkpoint import checkpoint_path
 from llmtab.budgets.guard import Guard
 from llmtab.ledger.writer import Ledger
@@ -208,8 +208,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead = 0.0
-        for module in ("guard", "keeper", "checkpoint", "gate"):
-            monkeypatch.setattr(f"llmtab.budgets.{module}.time", self)
+        for module in (checkpoint, gate, guard, keeper):
+            monkeypatch.setattr(module, "time", self)
 
     def __call__(self) -> float:
         return time.time() + self.ahead
